@@ -1,0 +1,31 @@
+.PHONY: demo test slow lint bench clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+
+demo: $(INSTALLED)  ## the whole road on real text: runs, laws, plans, configs, report
+	$(BIN)/scaling demo --out demo_out
+
+test: $(INSTALLED)  ## minutes
+	$(BIN)/python -m pytest -m "not slow"
+
+slow: $(INSTALLED)  ## the long tests: the whole demo, storms of kills, every public corpus
+	$(BIN)/python -m pytest -m slow
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+
+bench: $(INSTALLED)
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+
+clean:
+	rm -rf .venv demo_out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+
+$(INSTALLED): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
