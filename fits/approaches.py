@@ -1,0 +1,48 @@
+"""The three approaches of arXiv 2203.15556 side by side: envelope, IsoFLOP minima and a parametric law."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fits.allocate import Interval, optimal_allocation, surface
+from fits.errors import UserError
+from fits.isoflop import envelope_frontier, isoflop_frontier
+from fits.result import Fit
+
+
+@dataclass(frozen=True)
+class Advice:
+    """One approach's answer at a budget; ``why_not`` says why an approach had none."""
+
+    approach: str
+    size_exponent: Interval | None
+    size: Interval | None
+    tokens: Interval | None
+    why_not: str = ""
+
+
+def three_approaches(
+    fit: Fit, flops: np.ndarray, size: np.ndarray, loss: np.ndarray, at: float, *, bootstrap: int = 500, seed: int = 0
+) -> list[Advice]:
+    """Optimal size and tokens at ``at`` FLOPs by each approach, under C = 6 N D.
+
+    Args:
+        fit: a law in N and D (approach 3), fitted to the same runs.
+        flops: each run's compute [n].
+        size: parameters [n].
+        loss: [n].
+
+    Raises:
+        UserError: the law has no N and D; an approach the runs do not allow is reported, not raised.
+    """
+    found = []
+    for name, frontier in (("1 envelope", envelope_frontier), ("2 IsoFLOP minima", isoflop_frontier)):
+        try:
+            line = frontier(flops, size, loss, bootstrap=bootstrap, seed=seed, level=fit.level)
+        except UserError as error:
+            found.append(Advice(name, None, None, None, str(error)))
+        else:
+            found.append(Advice(name, line.exponent, line.size(at), line.tokens(at)))
+    best = optimal_allocation(surface(fit), at)
+    found.append(Advice("3 parametric", best.size_exponent, best.size, best.tokens))
+    return found

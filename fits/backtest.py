@@ -1,0 +1,172 @@
+"""Leave the largest out: fit below a compute cut, predict above it, at every cut; and compare laws by that score."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from fits.binding import bind_table
+from fits.errors import UserError
+from fits.fitting import fit
+from fits.law import Law
+from fits.laws import get_law
+from fits.runs import column_values, usable_runs
+
+_CUTS = 6
+_LEVELS = 3  # distinct compute levels below the first cut
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One cut: fitted on the runs at or below ``flops``, judged on those above. Errors are of the logarithm."""
+
+    flops: float
+    fitted: int
+    predicted: int
+    decades: float
+    """From the cut to the largest run."""
+    error: float
+    """Root mean square error above the cut."""
+    bias: float
+    """Mean of log prediction less log loss: above 0 is too pessimistic."""
+    next_error: float
+    """Root mean square error on the next compute level alone."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """A law's backtest and, beside it, its fit to all runs."""
+
+    law: str
+    parameters: int
+    error: float
+    """Root mean square error over all cuts' predictions."""
+    in_sample: float
+    aic: float
+    bic: float
+    cuts: list[Cut]
+
+
+def run_compute(law: Law, data: pd.DataFrame | Mapping[str, Any], compute: str | None, **binding: Any) -> np.ndarray:
+    """Training FLOPs of every row: the column or expression given, else train_flops, else the law's C, else 6 N D.
+
+    Raises:
+        UserError: none of these is there.
+    """
+    frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(dict(data))
+    if compute is not None:
+        return column_values(frame, compute)
+    if "train_flops" in frame.columns:
+        return column_values(frame, "train_flops")
+    bound = bind_table(law, frame, **binding)
+    if "C" in bound.variables:
+        return bound.variables["C"]
+    if {"N", "D"} <= set(bound.variables):
+        return 6 * bound.variables["N"] * bound.variables["D"]
+    raise UserError(f"A backtest of '{law.name}' needs each run's compute; name its column or expression.")
+
+
+def backtest(
+    law: Law | str, data: pd.DataFrame, *, compute: str | None = None, objective: str = "log-huber", **settings: Any
+) -> Score:
+    """Score a law by what it predicts beyond its data. ``settings`` are those of ``fits.fit``.
+
+    Raises:
+        UserError: the runs span too little compute to leave any out.
+    """
+    law = get_law(law) if isinstance(law, str) else law
+    if "status" in data.columns:
+        data, _ = usable_runs(data)
+    data = data.reset_index(drop=True)
+    settings = {**settings, "bootstrap": 0, "objective": objective}
+    binding = {key: settings[key] for key in ("bind", "loss", "source", "duplicates") if key in settings}
+    flops = run_compute(law, data, compute, **binding)
+    whole = fit(law, data, **settings)
+    free = sum(each.how == "fitted" for each in whole.parameters.values())
+    cuts = []
+    for cut in _cuts(flops, free):
+        below = flops <= cut * (1 + 1e-9)
+        try:
+            fitted = fit(law, data.loc[below].reset_index(drop=True), **_rows(settings, below))
+        except UserError:
+            continue  # too few distinct runs below this cut for this law
+        cuts.append(_judge(fitted.values, law, data, flops, below, cut, binding))
+    if not cuts:
+        raise UserError(
+            f"No compute cut leaves enough runs to fit the {free} parameters of '{law.name}' and some to predict."
+        )
+    residual = _errors(whole.values, law, data, binding)
+    count, spread = len(residual), float((residual**2).mean())
+    likelihood = count * np.log(max(spread, 1e-300))
+    weighted = sum(cut.error**2 * cut.predicted for cut in cuts) / sum(cut.predicted for cut in cuts)
+    return Score(
+        law=law.name,
+        parameters=free,
+        error=float(np.sqrt(weighted)),
+        in_sample=float(np.sqrt(spread)),
+        aic=float(likelihood + 2 * free),
+        bic=float(likelihood + free * np.log(count)),
+        cuts=cuts,
+    )
+
+
+def compare_laws(laws: Sequence[Law | str], data: pd.DataFrame, **settings: Any) -> tuple[list[Score], list[str]]:
+    """Laws by backtest, best first, with a warning when the best in sample is not the best beyond it."""
+    scores = sorted((backtest(law, data, **settings) for law in laws), key=lambda score: score.error)
+    best, favourite = scores[0], min(scores, key=lambda score: score.aic)
+    warnings = []
+    if favourite.law != best.law and favourite.parameters > best.parameters:
+        warnings.append(
+            f"'{favourite.law}' fits best in sample, but '{best.law}', with {best.parameters} parameters instead of "
+            f"{favourite.parameters}, predicts larger runs better (error {best.error:.2%} against "
+            f"{favourite.error:.2%})."
+        )
+    return scores, warnings
+
+
+def _cuts(flops: np.ndarray, free: int) -> list[float]:
+    """Compute levels with more runs than parameters at or below and some above, at most a handful, evenly spread."""
+    levels = np.unique(10 ** np.round(np.log10(flops), 2))
+    usable = [
+        float(level)
+        for level in levels[_LEVELS - 1 :]
+        if (flops <= level * 1.02).sum() >= free + 2 and (flops > level * 1.02).any()
+    ]
+    if len(usable) > _CUTS:
+        usable = [usable[index] for index in np.linspace(0, len(usable) - 1, _CUTS).round().astype(int)]
+    return [level * 1.02 for level in usable]
+
+
+def _rows(settings: dict[str, Any], chosen: np.ndarray) -> dict[str, Any]:
+    """Settings whose arrays hold one value a row, cut to the chosen rows."""
+    return {key: value[chosen] if isinstance(value, np.ndarray) else value for key, value in settings.items()}
+
+
+def _errors(values: Mapping[str, float], law: Law, data: pd.DataFrame, binding: dict[str, Any]) -> np.ndarray:
+    bound = bind_table(law, data, **binding)
+    return np.log(law.evaluate(values, bound.variables)) - np.log(bound.loss)
+
+
+def _judge(
+    values: Mapping[str, float],
+    law: Law,
+    data: pd.DataFrame,
+    flops: np.ndarray,
+    below: np.ndarray,
+    cut: float,
+    binding: dict[str, Any],
+) -> Cut:
+    errors = _errors(values, law, data, binding)[~below]
+    above = flops[~below]
+    nearest = above <= above.min() * 1.05
+    return Cut(
+        flops=float(cut),
+        fitted=int(below.sum()),
+        predicted=int((~below).sum()),
+        decades=float(np.log10(above.max() / cut)),
+        error=float(np.sqrt((errors**2).mean())),
+        bias=float(errors.mean()),
+        next_error=float(np.sqrt((errors[nearest] ** 2).mean())),
+    )

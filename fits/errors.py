@@ -1,0 +1,17 @@
+"""The one exception for mistakes that a user can mend."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class UserError(Exception):
+    """One sentence that names the file, key or row, the value, and what to do.
+
+    The command line prints it without a traceback and leaves with exit code 2.
+    """
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint such as ``" (did you mean 'tokens'?)"``, or nothing when no known name is close."""
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" (did you mean '{close[0]}'?)" if close else ""

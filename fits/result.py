@@ -1,0 +1,254 @@
+"""A fitted law: coefficients with intervals, the draws behind them, the proof of convergence, and predictions."""
+
+import json
+import re
+from collections.abc import Mapping
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from types import MappingProxyType
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from pydantic import ConfigDict, PlainSerializer, PlainValidator
+
+from fits.errors import UserError
+from fits.files import write_text
+from fits.law import Law, Parameter, Variable
+from fits.schema import Schema
+
+
+def _matrix(value: Any) -> np.ndarray:
+    array = np.asarray(value, dtype=float)
+    if array.ndim != 2 or not np.isfinite(array).all():
+        raise ValueError("draws must be rows of finite numbers, one row a draw")
+    return array
+
+
+Draws = Annotated[np.ndarray, PlainValidator(_matrix), PlainSerializer(lambda array: array.tolist(), list)]
+
+
+class VariableRecord(Schema):
+    """A variable of the law and the column or expression it was bound to."""
+
+    name: str
+    meaning: str
+    bound_to: str
+    low: float
+    high: float
+
+
+class ParameterRecord(Schema):
+    """A parameter's declaration in the law."""
+
+    name: str
+    meaning: str
+    domain: str | tuple[float, float]
+
+
+class Estimate(Schema):
+    """A value with its interval at the fit's level and its standard error."""
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+    how: Literal["fitted", "fixed", "tied"] = "fitted"
+
+
+class ObjectiveRecord(Schema):
+    """What was minimised, and the minimum (summed over runs); least squares has no delta."""
+
+    name: str
+    delta: float | None
+    value: float
+
+
+class Convergence(Schema):
+    """The proof that the optimum was reached.
+
+    ``gradient_norm`` is the largest derivative of the objective by a solver coordinate (the logarithm of a positive
+    parameter); ``condition_number`` that of the Jacobian with unit columns, ``None`` when it is singular.
+    """
+
+    converged: bool
+    gradient_norm: float
+    screened: int
+    starts: int
+    starts_at_best: int
+    distance_from_start: float
+    condition_number: float | None
+    at_bound: list[str]
+    at_start: list[str]
+
+
+class BootstrapRecord(Schema):
+    """How the intervals were made."""
+
+    kind: str
+    requested: int
+    failed: int
+    seed: int
+    reason: str
+
+
+class DataRecord(Schema):
+    """Which numbers were fitted: the sha256 is over the bound columns, in order, as 64-bit floats."""
+
+    path: str | None
+    loss: str
+    rows: int
+    sha256: str
+
+
+class Fit(Schema):
+    """A fitted law. ``draws`` is [B, p] in the order of ``parameters``; intervals of anything come from it."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=(), arbitrary_types_allowed=True
+    )
+
+    schema_version: Literal[1] = 1
+    law: str
+    formula: str
+    definitions: dict[str, str]
+    response: str
+    unit: str
+    source: str
+    variables: list[VariableRecord]
+    parameter_records: list[ParameterRecord]
+    objective: ObjectiveRecord
+    n_runs: int
+    level: float
+    parameters: dict[str, Estimate]
+    ranges: dict[str, tuple[float, float]]
+    """Smallest and largest value fitted, of every variable, the loss, and train_flops when the table has it."""
+    residual_scale: float
+    """Standard deviation of the residuals on the objective's scale, degrees of freedom allowed for."""
+    convergence: Convergence
+    bootstrap: BootstrapRecord
+    data: DataRecord
+    warnings: list[str]
+    decisions: dict[str, dict[str, Any]] = {}
+    draws: Draws
+
+    @cached_property
+    def as_law(self) -> Law:
+        """The law that was fitted."""
+        return Law(
+            name=self.law,
+            formula=self.formula,
+            definitions=MappingProxyType(self.definitions),
+            variables=tuple(Variable(each.name, each.meaning, each.bound_to) for each in self.variables),
+            parameters=tuple(
+                Parameter(each.name, each.meaning, each.domain)  # type: ignore[arg-type]
+                for each in self.parameter_records
+            ),
+            response=self.response,
+            unit=self.unit,
+            source=self.source,
+        )
+
+    @property
+    def values(self) -> dict[str, float]:
+        """The coefficients alone."""
+        return {name: estimate.value for name, estimate in self.parameters.items()}
+
+    @property
+    def bind(self) -> dict[str, str]:
+        """What each variable was bound to."""
+        return {variable.name: variable.bound_to for variable in self.variables}
+
+    def predict(self, **variables: Any) -> Any:
+        """The law's value at these variables (numbers or arrays, by the law's names)."""
+        value = self.as_law.evaluate(self.values, variables)
+        return float(value) if np.ndim(value) == 0 else value
+
+    def predict_draws(self, **variables: Any) -> np.ndarray:
+        """The value under every draw: [B] or [B, ...the variables' broadcast shape]."""
+        shape = np.broadcast_shapes(*(np.shape(value) for value in variables.values())) if variables else ()
+        columns = {
+            name: self.draws[:, index].reshape(-1, *([1] * len(shape))) for index, name in enumerate(self.parameters)
+        }
+        value = np.asarray(self.as_law.evaluate(columns, variables))
+        return np.broadcast_to(value, (len(self.draws), *shape))
+
+    def band(self, level: float | None = None, *, new_run: bool = False, **variables: Any) -> tuple[Any, Any]:
+        """The interval of the prediction; ``new_run`` widens it by the residual scatter of a single run.
+
+        Raises:
+            UserError: the fit has no draws.
+        """
+        draws = self.predict_draws(**variables)
+        if len(draws) < 2:
+            raise UserError(f"The fit of '{self.law}' has no bootstrap draws; fit again with bootstrap=1000.")
+        if new_run:
+            noise = np.random.default_rng(self.bootstrap.seed).standard_normal(len(draws)) * self.residual_scale
+            noise = noise.reshape(-1, *([1] * (draws.ndim - 1)))
+            draws = draws * np.exp(noise) if self.objective.name.startswith("log-") else draws + noise
+        low, high = interval(draws, self.level if level is None else level)
+        return (float(low), float(high)) if np.ndim(low) == 0 else (low, high)
+
+    def extrapolation(self, **variables: Any) -> dict[str, float]:
+        """Decades outside the fitted range: above 0 beyond its top, below 0 under its bottom, 0 inside.
+
+        Takes the law's variables and, when the table had the column, ``train_flops``.
+        """
+        outside = {}
+        for name, value in variables.items():
+            if name not in self.ranges:
+                raise UserError(f"The fit has no range of '{name}'; it has {', '.join(self.ranges)}.")
+            low, high = self.ranges[name]
+            value = float(value)
+            if value > high and high > 0:
+                outside[name] = float(np.log10(value / high))
+            elif 0 < value < low:
+                outside[name] = float(np.log10(value / low))
+            else:
+                outside[name] = 0.0 if low <= value <= high else float("nan")
+        return outside
+
+    def save(self, path: str | Path, *, heading: str = "") -> None:
+        """Write law.json, each draw on one line; whole or not at all."""
+        del heading  # JSON holds no comments
+        text = json.dumps(self.model_dump(mode="json"), indent=2, allow_nan=False)
+        text = re.sub(r"\[\s+([^\[\]{}\"]*?)\s+\]", lambda row: "[" + re.sub(r"\s+", " ", row.group(1)) + "]", text)
+        write_text(path, text + "\n")
+
+    def report(self) -> dict[str, Any]:
+        """Everything but the draws, as plain data."""
+        return self.model_dump(mode="json", exclude={"draws"})
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{each.value:.5g}</td><td>{each.low:.4g} to {each.high:.4g}</td></tr>"
+            for name, each in self.parameters.items()
+        )
+        notes = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
+        return (
+            f"<p><b>{escape(self.law)}</b>: <code>{escape(self.formula)}</code>, {self.n_runs} runs, "
+            f"{escape(self.objective.name)} {self.objective.value:.6g}</p><table><tr><th>parameter</th><th>value</th>"
+            f"<th>{self.level:.0%} interval</th></tr>{rows}</table><ul>{notes}</ul>"
+        )
+
+
+def interval(draws: np.ndarray, level: float) -> tuple[Any, Any]:
+    """The central percentile interval over the first axis."""
+    tail = 50.0 * (1.0 - level)
+    low, high = np.nanpercentile(draws, [tail, 100.0 - tail], axis=0)
+    return low, high
+
+
+def estimates(
+    names: list[str], values: Mapping[str, float], draws: np.ndarray, level: float, how: Mapping[str, Any]
+) -> dict[str, Estimate]:
+    """Estimates of parameters from their values and draws [B, p]; without draws the interval is the value."""
+    result = {}
+    for index, name in enumerate(names):
+        value = float(values[name])
+        low, high, error = value, value, 0.0
+        if len(draws) > 1 and how[name] != "fixed":
+            low, high = (float(each) for each in interval(draws[:, index], level))
+            error = float(draws[:, index].std(ddof=1))
+        result[name] = Estimate(value=value, low=low, high=high, standard_error=error, how=how[name])
+    return result

@@ -1,0 +1,198 @@
+"""What is decided from a fit: frontiers, profiles, next runs, backtests, pictures."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import fits
+from fits.allocate import optimal_allocation, surface
+from fits.approaches import three_approaches
+from fits.backtest import backtest, compare_laws
+from fits.decisions import decide
+from fits.errors import UserError
+from fits.experiment import next_runs
+from fits.influence import influence
+from fits.isoflop import envelope_frontier, isoflop_frontier
+from fits.profile import profile
+from fits.runs import read_table
+
+SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
+needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the public run tables are not beside the repository")
+TRUTH = {"E": 1.8, "A": 480.0, "B": 2000.0, "alpha": 0.35, "beta": 0.37}
+
+
+def isoflops(noise: float = 0.001, seed: int = 0, truth: dict[str, float] = TRUTH) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    rows = []
+    for flops in np.geomspace(1e18, 1e21, 7):
+        best = optimal_allocation(surface((fits.get_law("hoffmann"), truth)), flops).size.value
+        for factor in np.geomspace(0.25, 4, 9):
+            rows.append({"train_flops": flops, "N": best * factor, "D": flops / 6 / (best * factor)})
+    frame = pd.DataFrame(rows)
+    exact = fits.get_law("hoffmann").evaluate(truth, {"N": frame.N.to_numpy(), "D": frame.D.to_numpy()})
+    frame["loss"] = exact * np.exp(noise * rng.standard_normal(len(frame)))
+    return frame
+
+
+BIND = {"N": "N", "D": "D"}
+
+
+def test_three_approaches_agree_on_the_exponent() -> None:
+    frame = isoflops()
+    truth = TRUTH["beta"] / (TRUTH["alpha"] + TRUTH["beta"])
+    fit = fits.fit("hoffmann", frame, bind=BIND, bootstrap=300)
+    third = decide(fit, {"C": 1e22})["size_exponent"]
+    assert third["low"] < truth < third["high"]
+    flops, size, loss = (frame[name].to_numpy() for name in ("train_flops", "N", "loss"))
+    second = isoflop_frontier(flops, size, loss, bootstrap=200)
+    assert second.exponent.low - 0.01 < truth < second.exponent.high + 0.01
+    assert second.size(1e22).low < second.size(1e22).value < second.size(1e22).high
+
+
+def test_the_envelope_follows_checkpoints() -> None:
+    sizes = np.geomspace(1e7, 3e9, 25)
+    size = np.repeat(sizes, 40)
+    flops = np.tile(np.geomspace(1e17, 1e22, 40), 25)
+    loss = fits.get_law("hoffmann").evaluate(TRUTH, {"N": size, "D": flops / 6 / size})
+    frontier = envelope_frontier(flops, size, loss, bootstrap=100)
+    assert frontier.exponent.value == pytest.approx(0.37 / 0.72, abs=0.03)
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("warmup", "decay", "hparams", "count", "low", "high"),
+    [
+        ("long", "kaplan", "base", "kaplan", 0.824, 0.846),
+        ("long", "kaplan", "base", "standard", 0.691, 0.717),
+        ("short", "kaplan", "base", "standard", 0.591, 0.617),
+        ("short", "chinchilla", "base", "standard", 0.560, 0.589),
+        ("short", "const", "tuned", "standard", 0.491, 0.505),
+    ],
+)
+def test_porian_exponents(warmup: str, decay: str, hparams: str, count: str, low: float, high: float) -> None:
+    frame = read_table(SHARED / "porian" / "isoflop_points.csv").dropna(subset=["loss"])
+    frame = frame[(frame.table == "summary_df") & (frame.warmup == warmup) & (frame.decay == decay)]
+    frame = frame[(frame.hparams == hparams) & (frame.param_count == count)]
+    columns = (frame[name].to_numpy(float) for name in ("flops", "n_params", "loss"))
+    frontier = isoflop_frontier(*columns, method="akima", bootstrap=0)
+    assert low <= frontier.exponent.value <= high
+
+
+def test_a_frontier_without_interior_minima_is_refused() -> None:
+    flops, size = np.repeat([1e18, 1e19], 4), np.tile([1e6, 2e6, 4e6, 8e6], 2)
+    with pytest.raises(UserError, match="best size inside"):
+        isoflop_frontier(flops, size, 1 + 1e6 / size, method="parabola", bootstrap=0)
+    with pytest.raises(UserError, match="different sizes"):
+        isoflop_frontier(np.arange(1, 9) * 1e18, size, 1 + size / 1e6, bootstrap=0)
+
+
+def test_a_profile_covers_the_truth_and_agrees_with_the_bootstrap() -> None:
+    frame = isoflops()
+    found = profile("hoffmann", frame, "alpha", bind=BIND, points=15)
+    assert found.low is not None and found.high is not None
+    assert found.low < TRUTH["alpha"] < found.high
+    fit = fits.fit("hoffmann", frame, bind=BIND, objective="log-least-squares", bootstrap=300)
+    assert found.high - found.low == pytest.approx(4 * fit.parameters["alpha"].standard_error, rel=0.35)
+
+
+def test_the_next_run_shrinks_the_interval_as_promised() -> None:
+    frame = isoflops(noise=0.002)
+    law = fits.get_law("hoffmann")
+    fit = fits.fit("hoffmann", frame, bind=BIND, objective="log-least-squares", bootstrap=800)
+    target = {"N": 1e11, "D": 2e12}
+
+    def decision(draws: np.ndarray) -> np.ndarray:
+        columns = {name: draws[:, index] for index, name in enumerate(law.parameter_names)}
+        return np.log(law.evaluate(columns, target))
+
+    candidates = [{"N": 1e8, "D": 2e9}, {"N": 1e10, "D": 4e11}, {"N": 3e7, "D": 1e12}]
+    costs = [6 * each["N"] * each["D"] for each in candidates]
+    now, ranked = next_runs(fit, candidates, costs, decision)
+    assert now == pytest.approx(float(decision(fit.draws).std(ddof=1)), rel=1e-9)
+    assert all(each.standard_error <= now for each in ranked)
+    best = max(ranked, key=lambda each: each.gain)
+    assert best.index == 1
+    bought = pd.concat([frame, pd.DataFrame([candidates[1]])], ignore_index=True)
+    bought.loc[len(frame), "loss"] = law.evaluate(TRUTH, candidates[1])
+    again = fits.fit("hoffmann", bought, bind=BIND, objective="log-least-squares", bootstrap=800)
+    assert float(decision(again.draws).std()) == pytest.approx(best.standard_error, rel=0.3)
+
+
+def test_a_backtest_prefers_the_law_with_a_floor() -> None:
+    frame = isoflops()
+    scores, warnings = compare_laws(["hoffmann", "kaplan"], frame, bind=BIND)
+    assert [score.law for score in scores] == ["hoffmann", "kaplan"]
+    assert scores[0].error < 0.003 < scores[1].error
+    assert scores[0].aic < scores[1].aic and not warnings
+    assert all(cut.decades > 0 and cut.predicted > 0 for cut in scores[0].cuts)
+
+
+def test_a_favourite_in_sample_that_extrapolates_worse_is_named() -> None:
+    rng = np.random.default_rng(3)
+    flops = np.geomspace(1e18, 1e22, 22)
+    frame = pd.DataFrame({"C": flops, "loss": (1.6 + 90 * flops**-0.1) * np.exp(0.002 * rng.standard_normal(22))})
+    frame.loc[:11, "loss"] *= 1 + 0.01 * np.sin(np.arange(12) * 1.3)  # a wiggle that ends
+    plain = fits.custom_law("1.6 + A*C**-a", ["C"], name="plain", starts={"A": 90.0, "a": 0.1})
+    wiggly = fits.custom_law(
+        "1.6 + A*C**-a*(1 + b*sin(w*log(C) + p))", ["C"], name="wiggly", domains={"b": "real", "p": "real"},
+        starts={"A": 90.0, "a": 0.1, "w": 3.0},
+    )  # fmt: skip
+    scores, warnings = compare_laws([plain, wiggly], frame, objective="log-least-squares")
+    favourite = min(scores, key=lambda score: score.aic)
+    assert bool(warnings) == (favourite.law != scores[0].law and favourite.law == "wiggly")
+
+
+def test_a_backtest_without_compute_says_so() -> None:
+    frame = isoflops().drop(columns="train_flops").rename(columns={"N": "E"})
+    law = fits.custom_law("a + b/E**c", ["E"])
+    with pytest.raises(UserError, match="needs each run's compute"):
+        backtest(law, frame)
+
+
+def test_every_picture_is_drawn(tmp_path: Path) -> None:
+    from fits import plots
+
+    frame = isoflops()
+    fit = fits.fit("hoffmann", frame, bind=BIND, bootstrap=100)
+    score = backtest("hoffmann", frame, bind=BIND)
+    paths = plots.save_plots(fit, frame, tmp_path / "pictures", score)
+    assert {path.stem for path in paths} == {"fit", "residuals", "backtest", "contour"}
+    assert all(path.stat().st_size > 5000 for path in paths)
+    columns = [frame[name].to_numpy() for name in ("train_flops", "N", "loss")]
+    drawn = [
+        plots.plot_isoflop(isoflop_frontier(*columns, bootstrap=20), *columns),
+        plots.plot_decision(surface(fit), 1e22),
+        plots.plot_profile(profile("hoffmann", frame, "E", bind=BIND, points=7)),
+    ]
+    for axes in drawn:
+        assert axes.get_xlabel() and axes.get_ylabel() and axes.get_title(loc="left")
+        axes.figure.savefig(tmp_path / "one.png")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is a file"):
+        plots.save_plots(fit, frame, tmp_path / "file")
+
+
+def test_approaches_stand_side_by_side() -> None:
+    frame = isoflops()
+    fit = fits.fit("hoffmann", frame, bind=BIND, bootstrap=100)
+    columns = [frame[name].to_numpy() for name in ("train_flops", "N", "loss")]
+    table = three_approaches(fit, *columns, at=1e22, bootstrap=50)
+    assert [advice.approach[0] for advice in table] == ["1", "2", "3"]
+    second, third = table[1].size, table[2].size
+    assert second is not None and third is not None
+    assert second.value == pytest.approx(third.value, rel=0.3)
+    assert (table[0].size is None) == bool(table[0].why_not)
+
+
+def test_an_outlier_and_a_heavy_run_are_named() -> None:
+    frame = isoflops()
+    frame.loc[10, "loss"] *= 1.05
+    lone = pd.DataFrame([{"train_flops": 6e24, "N": 1e11, "D": 1e13, "loss": 1.93}])
+    frame = pd.concat([frame, lone], ignore_index=True)
+    fit = fits.fit("hoffmann", frame, bind=BIND, bootstrap=0)
+    table = influence(fit, frame).set_index("row")
+    assert bool(table.loc[11, "outlier"])
+    assert bool(table.loc[len(frame), "heavy"])
+    assert table["leverage"].sum() == pytest.approx(5, rel=1e-6)
