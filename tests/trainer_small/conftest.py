@@ -1,0 +1,121 @@
+"""A tiny corpus, its tokenizer, and runs on it that take a second."""
+
+import json
+import os
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from trainer_small.architecture import Architecture
+from trainer_small.config import RunSpec
+from trainer_small.sweep import run_config
+from trainer_small.tokens import prepare_tokens
+
+TINY = {
+    "vocab_size": 512,
+    "hidden_size": 32,
+    "num_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "dense_ffn_size": 48,
+    "num_dense_layers": 1,
+    "num_experts": 4,
+    "experts_per_token": 2,
+    "num_shared_experts": 1,
+    "expert_ffn_size": 16,
+    "router_selection_bias": True,
+    "router_score_function": "sigmoid",
+}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def tiny_architecture() -> Callable[..., Architecture]:
+    """A two-layer mixture of experts; keywords change it."""
+    return lambda **changes: Architecture.parse(TINY | changes, "architecture")
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """300 + 40 documents of made-up words with enough order in them to be learnt, and ``tokenizer.json``."""
+    folder = tmp_path_factory.mktemp("corpus")
+    random_words = random.Random(1)
+    words = ["".join(random_words.choices("abcdefghijklmnopé", k=random_words.randint(2, 7))) for _ in range(150)]
+
+    def text(length: int) -> str:
+        at, out = random_words.randrange(150), []
+        for _ in range(length):
+            out.append(words[at])
+            at = (at * 7 + random_words.randrange(3)) % 150
+        return " ".join(out) + "\n"
+
+    for split, count in (("train", 300), ("validation", 40)):
+        lines = [
+            {"id": f"{split}-{index}", "source": "made", "text": text(random_words.randint(5, 160))}
+            for index in range(count)
+        ]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=400,
+        special_tokens=["<|endoftext|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    texts = (json.loads(line)["text"] for line in (folder / "train.jsonl").open(encoding="utf-8"))
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokens(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Token shards of the corpus."""
+    folder = tmp_path_factory.mktemp("runs") / "tokens" / "512"
+    prepare_tokens(corpus, corpus / "tokenizer.json", folder)
+    return folder
+
+
+@pytest.fixture
+def run_spec() -> Callable[..., RunSpec]:
+    """A run of 30 steps; ``training``, ``architecture`` and other keys change it."""
+
+    def make(run_id: str = "run", *, training: Any = None, architecture: Any = None, **keys: Any) -> RunSpec:
+        recipe = {"tokens": 30 * 128, "sequence_length": 32, "batch_tokens": 128, "learning_rate": 0.01}
+        data = {
+            "run_id": run_id,
+            "architecture": TINY | (architecture or {}),
+            "training": recipe | (training or {}),
+            "evaluation": {"validation_bytes": 4000},
+            "device": "cpu",
+            **keys,
+        }
+        return RunSpec.parse(data, "run")
+
+    return make
+
+
+@pytest.fixture
+def run_folder(tokens: Path, tmp_path: Path, run_spec: Callable[..., RunSpec]) -> Callable[..., Path]:
+    """A run folder with its config, on the session's tokens."""
+
+    def make(run_id: str = "run", **keys: Any) -> Path:
+        config = run_config(run_spec(run_id, **keys))
+        config = config.model_copy(update={"data": config.data.model_copy(update={"tokens": str(tokens)})})
+        config.save(tmp_path / run_id / "config.yaml")
+        return tmp_path / run_id
+
+    return make

@@ -1,0 +1,202 @@
+"""The modules are what the architecture says, to the last parameter and FLOP, and do what their formulas say."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.flop_counter import FlopCounterMode
+
+from fits.errors import UserError
+from trainer_small.architecture import Architecture
+from trainer_small.attention import Positions, attend
+from trainer_small.loss import linear_cross_entropy
+from trainer_small.model import Model, params_by_role
+from trainer_small.norm import RMSNorm
+from trainer_small.rotary import rotary_table, rotate
+
+MakeArchitecture = Callable[..., Architecture]
+
+
+@st.composite
+def architectures(draw: st.DrawFn) -> Architecture:
+    kv_heads, groups = draw(st.integers(1, 3)), draw(st.integers(1, 3))
+    data = {
+        "vocab_size": draw(st.integers(1, 300)),
+        "hidden_size": draw(st.integers(1, 40)),
+        "num_layers": draw(st.integers(1, 4)),
+        "num_attention_heads": kv_heads * groups,
+        "tied_embeddings": draw(st.booleans()),
+        "attention_bias": draw(st.booleans()),
+        "dense_ffn_size": draw(st.integers(1, 40)),
+    }
+    if draw(st.booleans()):
+        data |= {
+            "attention": "mla",
+            "q_lora_rank": draw(st.none() | st.integers(1, 20)),
+            "kv_lora_rank": draw(st.integers(1, 20)),
+            "qk_nope_head_dim": draw(st.integers(1, 20)),
+            "qk_rope_head_dim": 2 * draw(st.integers(1, 8)),
+            "v_head_dim": draw(st.integers(1, 20)),
+        }
+    else:
+        data |= {
+            "num_key_value_heads": kv_heads,
+            "head_dim": 2 * draw(st.integers(1, 10)),
+            "qk_norm": draw(st.sampled_from(["none", "per_head", "full_width"])),
+        }
+    if draw(st.booleans()):
+        expert_groups = draw(st.integers(1, 3))
+        experts = expert_groups * draw(st.integers(1, 4))
+        data |= {
+            "num_experts": experts,
+            "num_expert_groups": expert_groups,
+            "expert_groups_per_token": expert_groups,
+            "experts_per_token": draw(st.integers(1, experts)),
+            "num_shared_experts": draw(st.integers(0, 2)),
+            "expert_ffn_size": draw(st.integers(1, 20)),
+            "shared_expert_ffn_size": draw(st.integers(1, 20)),
+            "num_dense_layers": draw(st.integers(0, data["num_layers"])),
+            "moe_output_norm": draw(st.booleans()),
+            "router_selection_bias": draw(st.booleans()),
+        }
+        data["shared_expert_gate"] = data["num_shared_experts"] > 0 and draw(st.booleans())
+    return Architecture.parse(data, "drawn")
+
+
+@given(architectures())
+@settings(max_examples=150, deadline=None)
+def test_the_modules_have_exactly_the_parameters_that_the_architecture_counts(architecture: Architecture) -> None:
+    with torch.device("meta"):
+        model = Model(architecture)
+    assert params_by_role(model) == architecture.params_by_role()
+    assert sum(parameter.numel() for parameter in model.parameters()) == architecture.params_total
+
+
+@given(architectures())
+@settings(max_examples=15, deadline=None)
+def test_the_modules_do_exactly_the_flops_that_the_architecture_counts(architecture: Architecture) -> None:
+    torch.manual_seed(0)
+    model = Model(architecture, dispatch="loop")
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    length = 8
+    with FlopCounterMode(display=False) as counter:
+        model.logits(torch.zeros(2, length, dtype=torch.int64))
+    assert counter.get_total_flops() * 3 == 2 * length * architecture.flops_per_token(length, causal=False)
+
+
+@pytest.mark.parametrize("key", ["attention_sinks", "expert_bias", "router_bias", "attention_output_bias"])
+def test_what_is_not_built_is_refused(tiny_architecture: MakeArchitecture, key: str) -> None:
+    with pytest.raises(UserError, match=key):
+        Model(tiny_architecture(**{key: True}))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"qk_norm": "per_head"},
+        {"qk_norm": "full_width", "num_experts": 0, "experts_per_token": 0, "num_shared_experts": 0},
+        {
+            "attention": "mla",
+            "q_lora_rank": 12,
+            "kv_lora_rank": 8,
+            "qk_nope_head_dim": 6,
+            "qk_rope_head_dim": 4,
+            "v_head_dim": 5,
+        },
+    ],
+)
+def test_no_token_sees_the_future(tiny_architecture: MakeArchitecture, changes: dict) -> None:
+    torch.manual_seed(0)
+    model = Model(tiny_architecture(**changes)).double().eval()
+    model.compute_dtype = torch.float64
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    tokens = torch.randint(0, 512, (1, 12))
+    changed = tokens.clone()
+    changed[0, 7:] = torch.randint(0, 512, (5,))
+    before, after = model.logits(tokens), model.logits(changed)
+    torch.testing.assert_close(before[:, :7], after[:, :7])
+    assert not torch.allclose(before[:, 7:], after[:, 7:])
+
+
+@pytest.mark.parametrize(("heads", "kv_heads", "value_size"), [(4, 4, 6), (4, 2, 6), (3, 1, 6), (2, 2, 5)])
+def test_explicit_attention_equals_the_library(heads: int, kv_heads: int, value_size: int) -> None:
+    torch.manual_seed(0)
+    make = lambda count, size: torch.randn(2, 9, count, size, dtype=torch.float64, requires_grad=True)  # noqa: E731
+    q, k, v = make(heads, 6), make(kv_heads, 6), make(kv_heads, value_size)
+    architecture = Architecture(
+        vocab_size=1,
+        hidden_size=1,
+        num_layers=1,
+        num_attention_heads=heads,
+        num_key_value_heads=kv_heads,
+        head_dim=6,
+        dense_ffn_size=1,
+    )
+    positions = Positions(architecture, 9, torch.device("cpu"), torch.float64)
+
+    def library() -> torch.Tensor:
+        turned = [rotate(part, positions.cos, positions.sin).transpose(1, 2) for part in (q, k)]
+        out = F.scaled_dot_product_attention(*turned, v.transpose(1, 2), is_causal=True, enable_gqa=True)
+        return out.transpose(1, 2)
+
+    ours = attend(q, k, v, positions, rotary=True)
+    torch.testing.assert_close(ours, library())
+    weight = torch.randn_like(ours)
+    expected = torch.autograd.grad((library() * weight).sum(), (q, k, v))
+    torch.testing.assert_close(torch.autograd.grad((ours * weight).sum(), (q, k, v)), expected)
+
+
+def test_the_norm_is_the_formula_forward_and_backward() -> None:
+    torch.manual_seed(0)
+    norm = RMSNorm(7, 1e-5).double()
+    torch.nn.init.normal_(norm.weight)
+    x = torch.randn(3, 4, 7, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(norm(x), F.rms_norm(x, (7,), norm.weight, 1e-5))
+    assert torch.autograd.gradcheck(lambda x, _: norm(x), (x, norm.weight))
+
+
+def test_rotation_keeps_lengths_and_depends_on_distance_alone() -> None:
+    cos, sin = rotary_table(20, 8, 10000.0, torch.device("cpu"), torch.float64)
+    torch.manual_seed(0)
+    q, k = torch.randn(8, dtype=torch.float64), torch.randn(8, dtype=torch.float64)
+    turned_q, turned_k = (rotate(part.expand(20, 1, 8), cos, sin)[:, 0] for part in (q, k))
+    torch.testing.assert_close(turned_q.norm(dim=-1), q.norm().expand(20))
+    torch.testing.assert_close(turned_q[9] @ turned_k[4], turned_q[15] @ turned_k[10])
+
+
+@pytest.mark.parametrize("chunk", [8, 64, 10**6])
+def test_chunked_cross_entropy_equals_the_plain_loss(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    monkeypatch.setattr("trainer_small.loss._CHUNK_ENTRIES", chunk * 16)
+    torch.manual_seed(0)
+    hidden = torch.randn(50, 6, dtype=torch.float64, requires_grad=True)
+    head = torch.randn(16, 6, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 16, (50,))
+    plain = F.cross_entropy(hidden @ head.T, targets)
+    ours = linear_cross_entropy(hidden, head, targets)
+    torch.testing.assert_close(ours, plain)
+    expected = torch.autograd.grad(plain * 3, (hidden, head))
+    torch.testing.assert_close(torch.autograd.grad(ours * 3, (hidden, head)), expected)
+
+
+def test_bfloat16_stays_near_float32(tiny_architecture: MakeArchitecture) -> None:
+    architecture = tiny_architecture(router_score_function="softmax", moe_output_norm=True)
+    losses = []
+    for dtype in (torch.float32, torch.bfloat16):
+        torch.manual_seed(0)
+        model = Model(architecture, compute_dtype=dtype)
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
+        tokens = torch.randint(0, 512, (4, 17))
+        hidden, _ = model(tokens[:, :-1])
+        loss = linear_cross_entropy(hidden, model.head, tokens[:, 1:].reshape(-1))
+        loss.backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+        losses.append(loss.item())
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)

@@ -1,0 +1,85 @@
+"""Validation: whole documents scored once, with the error that a finite sample leaves."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from trainer_small.loss import token_losses
+from trainer_small.model import Model
+from trainer_small.result import Router
+from trainer_small.router_load import router_load
+from trainer_small.token_reader import ValidationTokens
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Validation losses; standard errors are over documents, the unit that is sampled."""
+
+    loss: float
+    """Nats per token, end-of-text tokens in."""
+    loss_standard_error: float
+    bits_per_byte: float
+    bits_per_byte_standard_error: float
+    tokens: int
+    bytes: int
+    documents: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: Model, text: ValidationTokens, sequence_length: int, batch_tokens: int, device: torch.device
+) -> tuple[Evaluation, Router | None]:
+    """Score the text in windows of ``sequence_length``, every token once; and how the routers spread it."""
+    model.eval()
+    for router in model.routers():
+        router.load.zero_()
+    losses = np.concatenate(
+        [
+            token_losses(model(inputs)[0], model.head, targets).double().cpu().numpy()
+            for inputs, targets in _windows(text, sequence_length, batch_tokens, device)
+        ]
+    )
+    load = router_load([router.load for router in model.routers()])
+    for router in model.routers():
+        router.load.zero_()
+    model.train()
+    documents = len(text.bytes)
+    nats = np.bincount(text.document, weights=losses, minlength=documents)
+    tokens = np.bincount(text.document, minlength=documents)
+    loss, loss_error = _ratio(nats, tokens)
+    nats_per_byte, byte_error = _ratio(nats, text.bytes)
+    return (
+        Evaluation(
+            loss=loss,
+            loss_standard_error=loss_error,
+            bits_per_byte=nats_per_byte / math.log(2),
+            bits_per_byte_standard_error=byte_error / math.log(2),
+            tokens=len(losses),
+            bytes=int(text.bytes.sum()),
+            documents=documents,
+        ),
+        load,
+    )
+
+
+def _windows(text: ValidationTokens, length: int, batch_tokens: int, device: torch.device):
+    """Batches of full windows, then the shorter rest as a window of its own."""
+    inputs, targets = torch.from_numpy(text.inputs), torch.from_numpy(text.targets)
+    whole = len(inputs) // length * length
+    step = max(1, batch_tokens // length) * length
+    for start in range(0, whole, step):
+        rows = slice(start, min(start + step, whole))
+        yield inputs[rows].view(-1, length).to(device), targets[rows].to(device)
+    if whole < len(inputs):
+        yield inputs[whole:].view(1, -1).to(device), targets[whole:].to(device)
+
+
+def _ratio(total: np.ndarray, size: np.ndarray) -> tuple[float, float]:
+    """``sum(total) / sum(size)`` and its standard error over documents (linearised ratio estimator)."""
+    ratio = total.sum() / size.sum()
+    if len(total) < 2:
+        return float(ratio), 0.0
+    spread = np.square(total - ratio * size).sum() * len(total) / (len(total) - 1)
+    return float(ratio), float(np.sqrt(spread) / size.sum())

@@ -1,0 +1,37 @@
+"""``metrics.jsonl``: one line for a stretch of steps, one for each evaluation; whole lines only."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from fits.files import write_text
+
+
+def append_metrics(path: Path, record: dict[str, Any]) -> None:
+    """Append one line in a single write, so that a crash leaves no half of it before the end of the file."""
+    line = (json.dumps(record) + "\n").encode()
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(descriptor, line)
+    finally:
+        os.close(descriptor)
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All whole lines; a torn last one is passed over."""
+    if not path.is_file():
+        return []
+    records = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return records
+
+
+def truncate_metrics(path: Path, step: int) -> None:
+    """Keep what was recorded up to ``step``: the rest will be trained, and written, again."""
+    kept = [record for record in read_metrics(path) if record["step"] <= step]
+    write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

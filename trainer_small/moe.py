@@ -1,0 +1,39 @@
+"""The mixture-of-experts block: routed experts, shared experts, and an optional norm on their sum."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer_small.architecture import Architecture
+from trainer_small.dispatch import Dispatch, apply_experts
+from trainer_small.feedforward import FeedForward
+from trainer_small.norm import RMSNorm
+from trainer_small.router import Router
+
+
+class MixtureOfExperts(nn.Module):
+    def __init__(self, architecture: Architecture, dispatch: Dispatch) -> None:
+        super().__init__()
+        a = architecture
+        self.dispatch: Dispatch = dispatch
+        self.router = Router(a)
+        self.gate_up_proj = nn.Parameter(torch.empty(a.num_experts, 2 * a.expert_ffn_size, a.hidden_size))
+        self.down_proj = nn.Parameter(torch.empty(a.num_experts, a.hidden_size, a.expert_ffn_size))
+        shared = a.num_shared_experts * a.shared_expert_ffn_size
+        self.shared_experts = FeedForward(a.hidden_size, shared) if shared else None
+        self.shared_gate = nn.Linear(a.hidden_size, 1, bias=False) if a.shared_expert_gate else None
+        self.output_norm = RMSNorm(a.hidden_size, a.norm_eps) if a.moe_output_norm else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """``x [n, hidden]`` to the same shape, and the router's losses."""
+        routing = self.router(x)
+        gate_up, down = self.gate_up_proj.to(x.dtype), self.down_proj.to(x.dtype)
+        out = apply_experts(x, routing.indices, routing.weights, gate_up, down, self.dispatch)
+        if self.shared_experts is not None:
+            shared = self.shared_experts(x)
+            if self.shared_gate is not None:
+                shared = shared * F.linear(x, self.shared_gate.weight.to(x.dtype)).sigmoid()
+            out = out + shared
+        if self.output_norm is not None:
+            out = self.output_norm(out)
+        return out, routing.loss

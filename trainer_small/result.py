@@ -1,0 +1,139 @@
+"""What a run leaves behind: ``result.json``. Nothing here imports torch."""
+
+from pathlib import Path
+from typing import Literal
+
+from fits.schema import Schema
+from trainer_small.config import RunConfig
+
+Status = Literal["done", "diverged", "failed", "interrupted"]
+
+
+class Counts(Schema):
+    """By the words of the design: trainable parameters, and training FLOPs with causal attention."""
+
+    params_total: int
+    params_active: int
+    params_active_non_embedding: int
+    activation_ratio: float
+    granularity: float
+    flops_per_token: int
+    tokens: int
+    epochs: float
+    train_flops: int
+    train_bytes: int
+    """UTF-8 bytes of the training text seen, at the mean bytes per token of the training split."""
+
+
+class Losses(Schema):
+    """On the fixed validation text.
+
+    The standard errors are over its documents: how far another text would move the loss. Runs on the same text
+    share that error, so the difference of two of them is known far better.
+    """
+
+    loss: float
+    loss_standard_error: float
+    bits_per_byte: float
+    bits_per_byte_standard_error: float
+    validation_tokens: int
+    validation_bytes: int
+    validation_documents: int
+    train_loss: float
+    """Mean training loss of the last tenth of the steps, nats per token."""
+
+
+class Speed(Schema):
+    wall_seconds: float
+    """Training and evaluation, without interruptions."""
+    tokens_per_second: float
+    """Training alone."""
+    achieved_flops_per_second: float
+    peak_memory_bytes: int
+    """Largest resident memory of the process during the run; on CUDA, memory of the device."""
+
+
+class Router(Schema):
+    """Load on the validation text with the final weights."""
+
+    entropy: float
+    """Entropy of the load over experts, as a share of its largest value, mean over layers: 1 is even."""
+    max_violation: float
+    """Largest load over the mean load, less 1, of the worst layer (arXiv 2408.15664): 0 is even."""
+    dead_experts: int
+    """Experts of all layers that no token chose."""
+
+
+class Health(Schema):
+    gradient_norm_mean: float
+    gradient_norm_max: float
+    spikes: int
+    """Steps whose loss stood more than 6 standard deviations above the 128 before it."""
+    spike_steps: tuple[int, ...]
+    """The first ten of them."""
+
+
+class Machine(Schema):
+    device: str
+    threads: int
+    dtype: str
+    matmul_precision: str
+    """Kernel choice of float32 products: part of what decides the rounding."""
+    platform: str
+    python: str
+    torch: str
+    program: str
+    """Version of this program."""
+
+
+class Result(Schema):
+    """One run's outcome. ``done`` and ``diverged`` are final; ``failed`` is tried again by the same command."""
+
+    schema_version: Literal[1] = 1
+    run_id: str
+    status: Status
+    reason: str | None = None
+    """Why it is not done, in one sentence."""
+    step: int = 0
+    steps: int
+    seed: int
+    config_sha256: str
+    corpus_sha256: str | None = None
+    tokenizer_sha256: str | None = None
+    counts: Counts | None = None
+    losses: Losses | None = None
+    speed: Speed | None = None
+    router: Router | None = None
+    health: Health | None = None
+    machine: Machine | None = None
+
+
+def result_path(directory: Path) -> Path:
+    return directory / "result.json"
+
+
+def read_result(directory: Path) -> Result | None:
+    """The run's result, or ``None`` when it has not ended."""
+    path = result_path(directory)
+    return Result.load(path) if path.is_file() else None
+
+
+def is_final(directory: Path) -> bool:
+    """Whether the run needs no more training: it is done, or diverged."""
+    result = read_result(directory)
+    return result is not None and result.status in ("done", "diverged")
+
+
+def write_failure(directory: Path, config: RunConfig, reason: str, step: int = 0) -> Result:
+    """Record that the run failed and why, so that the reason stays in its folder."""
+    result = Result(
+        run_id=config.run_id,
+        status="failed",
+        reason=reason,
+        step=step,
+        steps=config.training.steps,
+        seed=config.seed,
+        config_sha256=config.digest(),
+    )
+    result.save(result_path(directory))
+    return result

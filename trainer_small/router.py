@@ -1,0 +1,93 @@
+"""The router: which experts a token goes to and with what weight; computed in at least float32."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from trainer_small.architecture import Architecture
+
+
+@dataclass
+class Routing:
+    """Choices of one layer for ``n`` tokens."""
+
+    indices: Tensor
+    """``[n, experts_per_token]``, int64."""
+    weights: Tensor
+    """``[n, experts_per_token]``: the gates."""
+    loss: Tensor | None
+    """Weighted auxiliary and z-losses of this layer, or None."""
+
+
+class Router(nn.Module):
+    """Sigmoid or softmax scores, group-limited top-k on scores plus selection bias, normalised gates."""
+
+    selection_bias: Tensor | None
+    load: Tensor
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__()
+        a = architecture
+        self.weight = nn.Parameter(torch.empty(a.num_experts, a.hidden_size))
+        self.top_k, self.scaling = a.experts_per_token, a.router_scaling_factor
+        self.sigmoid, self.normalize = a.router_score_function == "sigmoid", a.router_normalize
+        self.groups, self.groups_per_token = a.num_expert_groups, a.expert_groups_per_token
+        bias = torch.zeros(a.num_experts) if a.router_selection_bias else None
+        self.register_buffer("selection_bias", bias)
+        self.register_buffer("load", torch.zeros(a.num_experts, dtype=torch.int64), persistent=False)
+        self.auxiliary_loss_weight = 0.0
+        self.z_loss_weight = 0.0
+
+    def forward(self, x: Tensor) -> Routing:
+        """Route ``x [n, hidden]``; adds each expert's tokens to ``load``."""
+        logits = F.linear(x.to(self.weight.dtype), self.weight)
+        scores = logits.sigmoid() if self.sigmoid else logits.softmax(-1)
+        with torch.no_grad():
+            indices = self._choose(scores)
+            load = torch.bincount(indices.flatten(), minlength=scores.shape[-1])
+            self.load += load
+        weights = scores.gather(1, indices)
+        if self.normalize:
+            weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)  # sigmoid scores can all underflow
+        if self.scaling != 1:
+            weights = weights * self.scaling
+        return Routing(indices, weights, self._losses(logits, scores, load) if self.training else None)
+
+    def _choose(self, scores: Tensor) -> Tensor:
+        biased = scores if self.selection_bias is None else scores + self.selection_bias
+        if self.groups > self.groups_per_token:
+            grouped = biased.view(len(biased), self.groups, -1)
+            # DeepSeek-V3 ranks groups by their two best experts (arXiv 2412.19437), DeepSeek-V2 by the best.
+            best = grouped.topk(min(2 if self.selection_bias is not None else 1, grouped.shape[-1]), -1).values.sum(-1)
+            allowed = torch.zeros_like(best, dtype=torch.bool).scatter_(
+                1, best.topk(self.groups_per_token, -1).indices, True
+            )
+            biased = grouped.masked_fill(~allowed.unsqueeze(-1), -torch.inf).flatten(1)
+        return biased.topk(self.top_k, -1, sorted=False).indices
+
+    def _losses(self, logits: Tensor, scores: Tensor, load: Tensor) -> Tensor | None:
+        loss = None
+        if self.auxiliary_loss_weight:
+            # Switch Transformers (arXiv 2101.03961, eq. 4) with k choices: 1 at perfect balance.
+            shares = scores / scores.sum(-1, keepdim=True) if self.sigmoid else scores
+            fraction = load.to(shares.dtype) / load.sum()
+            loss = self.auxiliary_loss_weight * len(load) * (fraction * shares.mean(0)).sum()
+        if self.z_loss_weight:
+            # ST-MoE (arXiv 2202.08906, eq. 5).
+            z_loss = self.z_loss_weight * logits.logsumexp(-1).square().mean()
+            loss = z_loss if loss is None else loss + z_loss
+        return loss
+
+    @torch.no_grad()
+    def update_bias(self, rate: float) -> None:
+        """Move the selection bias against the load since the last call (arXiv 2408.15664), then forget the load.
+
+        The step has zero mean: a bias that drifts as a whole would change nothing but its own rounding.
+        """
+        if self.selection_bias is not None:
+            load = self.load.to(self.selection_bias.dtype)
+            step = torch.sign(load.mean() - load) * rate
+            self.selection_bias += step - step.mean()
+        self.load.zero_()

@@ -1,0 +1,86 @@
+"""One run is one folder: ``config.yaml`` in, ``metrics.jsonl``, checkpoints and ``result.json`` out.
+
+``run_one`` is idempotent: a finished run returns at once, an interrupted or killed one carries on from its last
+checkpoint and ends, on a CPU, with the same bits as an undisturbed one.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+from fits.errors import UserError
+from trainer_small.config import RunConfig
+from trainer_small.lock import Busy, locked
+from trainer_small.result import Result, is_final, read_result, write_failure
+from trainer_small.run_loop import RunLoop, RunProgress
+
+
+class RunBusy(UserError):
+    """Another process is training the run."""
+
+
+def run_one(
+    directory: str | Path,
+    *,
+    on_progress: Callable[[RunProgress], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Result:
+    """Train the run in ``directory`` to its end, from wherever it stands.
+
+    Args:
+        directory: holds ``config.yaml`` (a ``RunConfig``).
+        on_progress: called about twice a second.
+        stop: asked after every step; when it says true, the run writes a checkpoint and returns ``interrupted``.
+
+    Returns:
+        The result, also written to ``result.json`` unless the run was interrupted.
+
+    Raises:
+        UserError: the config, tokens or device are wrong, another process has the run, or the disk is full;
+            apart from a busy run the reason is kept in ``result.json`` as ``failed``.
+    """
+    directory = Path(directory)
+    config = RunConfig.load(directory / "config.yaml")
+    try:
+        with locked(directory):
+            result = read_result(directory)
+            if result and is_final(directory):
+                if result.config_sha256 != config.digest():
+                    raise UserError(
+                        f"{directory}/config.yaml differs from the config that made its result.json; "
+                        "give the changed run a new folder."
+                    )
+                return result
+            return _train(directory, config, on_progress, stop)
+    except Busy:
+        raise RunBusy(f"{directory}: another process is training this run; wait for it or stop it.") from None
+
+
+def _train(
+    directory: Path,
+    config: RunConfig,
+    on_progress: Callable[[RunProgress], None] | None,
+    stop: Callable[[], bool] | None,
+) -> Result:
+    try:
+        return RunLoop(directory, config, on_progress, stop).train()
+    except Exception as error:
+        fault = _user_error(directory, error)
+        with suppress(OSError):  # a full disk takes not even the reason
+            write_failure(directory, config, str(fault or f"{type(error).__name__}: {error}"))
+        if fault is None:
+            raise
+        raise fault from None
+
+
+def _user_error(directory: Path, error: Exception) -> UserError | None:
+    """What the user can mend, in a sentence; None when the fault is ours."""
+    if isinstance(error, UserError):
+        return error
+    if isinstance(error, OSError):
+        return UserError(f"{error.filename or directory}: {error.strerror}; mend it and run the same command again.")
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        return UserError(f"{directory}: out of memory; make training.micro_batch_tokens smaller than the batch.")
+    return None

@@ -1,0 +1,194 @@
+"""A run from its folder's state to its end: resume, train, record, evaluate, checkpoint."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fits.errors import UserError
+from trainer_small.checkpoint import load_checkpoint, remove_partial_checkpoints, save_checkpoint
+from trainer_small.config import RunConfig
+from trainer_small.evaluate import Evaluation, evaluate
+from trainer_small.memory import reset_peak_memory
+from trainer_small.metrics import append_metrics, truncate_metrics
+from trainer_small.numerics import set_matmul_precision
+from trainer_small.outcome import outcome
+from trainer_small.result import Result, Router, Status, result_path
+from trainer_small.schedule import learning_rate_factor
+from trainer_small.token_reader import TokenReader, ValidationTokens
+from trainer_small.training import Diverged, Training
+
+_METRIC_LINES = 200
+"""Lines of training metrics in a whole run."""
+_PROGRESS_SECONDS = 0.5
+
+
+@dataclass(frozen=True)
+class RunProgress:
+    run_id: str
+    step: int
+    steps: int
+    loss: float
+    tokens_per_second: float
+
+
+class RunLoop:
+    def __init__(
+        self,
+        directory: Path,
+        config: RunConfig,
+        on_progress: Callable[[RunProgress], None] | None,
+        stop: Callable[[], bool] | None,
+    ) -> None:
+        self.directory, self.config = directory, config
+        self.on_progress, self.stop = on_progress, stop
+        self.metrics = directory / "metrics.jsonl"
+        self.device = choose_device(config)
+        reset_peak_memory()
+        self.precision = set_matmul_precision(self.device, config.architecture.hidden_size)
+        training = config.training
+        tokens = directory / config.data.tokens  # an absolute path stays what it is
+        self.reader = TokenReader(tokens, training.sequence_length, config.seed)
+        if self.reader.manifest.vocab_size > config.architecture.vocab_size:
+            raise UserError(
+                f"{tokens} uses a vocabulary of {self.reader.manifest.vocab_size}, above vocab_size "
+                f"{config.architecture.vocab_size} of run {config.run_id}; make them agree."
+            )
+        self.validation = ValidationTokens(tokens, config.evaluation.validation_bytes)
+        self.identity = f"{config.digest()} {self.reader.manifest.train.sha256}"
+        self.training = Training(config, self.reader, self.device)
+        self.evaluation_seconds = 0.0
+        self.points = {training.steps >> shift for shift in range(1, config.evaluation.earlier_points + 1)} - {0}
+
+    def train(self) -> Result:
+        self._resume()
+        training = self.training
+        steps = self.config.training.steps
+        every = max(1, steps // _METRIC_LINES)
+        last_checkpoint = last_progress = time.monotonic()
+        try:
+            while training.step < steps:
+                training.advance()
+                if training.step % every == 0 or training.step == steps:
+                    self._record(every)
+                if training.step in self.points and training.step < steps:
+                    self._evaluate()
+                now = time.monotonic()
+                if self.on_progress and now - last_progress > _PROGRESS_SECONDS:
+                    last_progress = now
+                    self.on_progress(self._progress())
+                stopping = self.stop is not None and training.step < steps and self.stop()
+                if stopping or now - last_checkpoint > self.config.checkpoint_seconds:
+                    self._checkpoint()
+                    last_checkpoint = time.monotonic()
+                if stopping:
+                    return self._result("interrupted", None, None)
+            training.settle()
+        except Diverged as end:
+            result = self._result("diverged", None, None, reason=end.cause, step=end.step)
+            result.save(result_path(self.directory))
+            return result
+        evaluation, load = self._evaluate()
+        self._checkpoint()
+        result = self._result("done", evaluation, load)
+        result.save(result_path(self.directory))
+        return result
+
+    def _resume(self) -> None:
+        remove_partial_checkpoints(self.directory)
+        state = load_checkpoint(self.directory, self.device)
+        if state is not None:
+            if state["identity"] != self.identity:
+                raise UserError(
+                    f"{self.directory} holds a checkpoint of another config or other tokens; "
+                    "give the changed run a new folder."
+                )
+            self.training.restore(state)
+            self.evaluation_seconds = state["evaluation_seconds"]
+        truncate_metrics(self.metrics, self.training.step)
+
+    def _checkpoint(self) -> None:
+        state = self.training.state()
+        state |= {"identity": self.identity, "evaluation_seconds": self.evaluation_seconds}
+        save_checkpoint(self.directory, self.training.step, state)
+
+    def _record(self, every: int) -> None:
+        training = self.training
+        training.settle()
+        recipe = self.config.training
+        append_metrics(
+            self.metrics,
+            {
+                "step": training.step,
+                "tokens": training.step * recipe.batch_tokens,
+                "loss": float(np.mean(training.losses[-every:])),
+                "gradient_norm": float(np.mean(training.gradient_norms[-every:])),
+                "learning_rate": recipe.learning_rate * learning_rate_factor(recipe, training.step - 1),
+                "seconds": round(training.seconds, 3),
+            },
+        )
+
+    def _evaluate(self) -> tuple[Evaluation, Router | None]:
+        started = time.perf_counter()
+        recipe = self.config.training
+        batch = recipe.micro_batch_tokens or recipe.batch_tokens
+        evaluation, load = evaluate(self.training.model, self.validation, recipe.sequence_length, batch, self.device)
+        self.evaluation_seconds += time.perf_counter() - started
+        step = self.training.step
+        append_metrics(
+            self.metrics,
+            {
+                "step": step,
+                "tokens": step * recipe.batch_tokens,
+                "validation_loss": evaluation.loss,
+                "bits_per_byte": evaluation.bits_per_byte,
+                "loss_standard_error": evaluation.loss_standard_error,
+            },
+        )
+        return evaluation, load
+
+    def _progress(self) -> RunProgress:
+        training = self.training
+        return RunProgress(
+            self.config.run_id,
+            training.step,
+            self.config.training.steps,
+            training.losses[-1] if training.losses else float("nan"),
+            training.step * self.config.training.batch_tokens / max(training.seconds, 1e-9),
+        )
+
+    def _result(
+        self,
+        status: Status,
+        evaluation: Evaluation | None,
+        router: Router | None,
+        *,
+        reason: str | None = None,
+        step: int | None = None,
+    ) -> Result:
+        return outcome(
+            self.training,
+            status,
+            evaluation=evaluation,
+            router=router,
+            reason=reason,
+            step=step,
+            evaluation_seconds=self.evaluation_seconds,
+            precision=self.precision,
+        )
+
+
+def choose_device(config: RunConfig) -> torch.device:
+    """The device the run asks for, or for ``auto`` the best there is.
+
+    Raises:
+        UserError: CUDA is asked for and not there.
+    """
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise UserError(f"run {config.run_id}: device is 'cuda' but torch sees no GPU here; set device to 'cpu'.")
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(config.device)

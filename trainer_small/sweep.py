@@ -1,0 +1,89 @@
+"""A sweep is a list of runs on one corpus: ``sweep.yaml``, its cost, and its place on disk. No torch here."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import model_validator
+
+from fits.schema import Count, Schema
+from trainer_small.config import DataConfig, RunConfig, RunSpec
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """What one run will take; ``train_flops`` counts causal attention and the head."""
+
+    run_id: str
+    params_total: int
+    params_active: int
+    tokens: int
+    train_flops: int
+
+
+@dataclass(frozen=True)
+class SweepCost:
+    runs: tuple[RunCost, ...]
+
+    @property
+    def tokens(self) -> int:
+        return sum(run.tokens for run in self.runs)
+
+    @property
+    def train_flops(self) -> int:
+        return sum(run.train_flops for run in self.runs)
+
+
+class Sweep(Schema):
+    """``sweep.yaml``: the runs to buy. Paths are relative to the file."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    purpose: str = ""
+    corpus: str
+    """Corpus folder: train.jsonl, validation.jsonl."""
+    tokenizers: dict[Count, str]
+    """Tokenizer file (tokenizer.json) for every vocabulary size that a run uses."""
+    runs: tuple[RunSpec, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if not self.runs:
+            raise ValueError("runs is empty; list at least one run")
+        seen: set[str] = set()
+        for run in self.runs:
+            if run.run_id in seen:
+                raise ValueError(f"run_id '{run.run_id}' is used twice; every run needs its own")
+            seen.add(run.run_id)
+            if run.architecture.vocab_size not in self.tokenizers:
+                raise ValueError(
+                    f"run '{run.run_id}' has vocab_size {run.architecture.vocab_size}, "
+                    f"for which tokenizers has no file (it has {sorted(self.tokenizers)})"
+                )
+        return self
+
+    def cost(self) -> SweepCost:
+        """Parameters, tokens and FLOPs of every run, by the exact counts of its architecture."""
+        return SweepCost(tuple(_run_cost(run) for run in self.runs))
+
+
+def _run_cost(run: RunSpec) -> RunCost:
+    architecture = run.architecture
+    return RunCost(
+        run.run_id,
+        architecture.params_total,
+        architecture.params_active,
+        run.training.tokens_trained,
+        run.train_flops,
+    )
+
+
+def tokens_folder(out: Path, vocab_size: int) -> Path:
+    """Where a sweep keeps the token shards of one tokenizer."""
+    return out / "tokens" / str(vocab_size)
+
+
+def run_config(run: RunSpec) -> RunConfig:
+    """The run as it will stand in ``out/<run_id>/config.yaml``, its tokens in ``out/tokens``."""
+    tokens = DataConfig(tokens=f"../tokens/{run.architecture.vocab_size}")
+    return RunConfig(**{name: getattr(run, name) for name in RunSpec.model_fields}, data=tokens)

@@ -1,0 +1,150 @@
+"""Where the runs of a folder stand, decided by its files alone; and the run table made of them."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fits.errors import UserError
+from trainer_small.config import RunConfig
+from trainer_small.lock import is_locked
+from trainer_small.metrics import read_metrics
+from trainer_small.result import Result, read_result
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    run_id: str
+    status: str
+    """done, diverged, failed, running or queued (also: interrupted, to be carried on)."""
+    step: int
+    loss: float | None
+    """Validation loss of a finished run, else the last training loss; nats per token."""
+    tokens_per_second: float | None
+    reason: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class SweepStatus:
+    runs: tuple[RunStatus, ...]
+    interrupted: bool = False
+    """The call that trained the sweep was stopped by a signal."""
+
+    def count(self) -> dict[str, int]:
+        """Runs by status."""
+        return dict(Counter(run.status for run in self.runs))
+
+    @property
+    def complete(self) -> bool:
+        return all(run.status in ("done", "diverged") for run in self.runs)
+
+
+def sweep_status(out: str | Path, run_ids: list[str] | None = None, *, interrupted: bool = False) -> SweepStatus:
+    """The state of every run folder below ``out``, or of those named.
+
+    Raises:
+        UserError: there is no run folder.
+    """
+    out = Path(out)
+    names = run_ids if run_ids is not None else [directory.name for directory in run_directories(out)]
+    return SweepStatus(tuple(_status(out / name) for name in names), interrupted)
+
+
+def run_directories(out: str | Path) -> list[Path]:
+    """Folders below ``out`` that hold a run.
+
+    Raises:
+        UserError: there is none.
+    """
+    found = sorted(path.parent for path in Path(out).glob("*/config.yaml"))
+    if not found:
+        raise UserError(f"{out} holds no runs; start some with: scaling sweep run sweep.yaml --out {out}")
+    return found
+
+
+def _status(directory: Path) -> RunStatus:
+    result = read_result(directory)
+    status = _word(directory, result)
+    if result is not None and status == result.status:
+        loss = result.losses.loss if result.losses else None
+        speed = result.speed.tokens_per_second if result.speed else None
+        return RunStatus(directory.name, status, result.step, loss, speed, result.reason)
+    trained = [record for record in read_metrics(directory / "metrics.jsonl") if "loss" in record]
+    if not trained:
+        return RunStatus(directory.name, status, 0, None, None, None)
+    last = trained[-1]
+    speed = last["tokens"] / last["seconds"] if last["seconds"] else None
+    return RunStatus(directory.name, status, last["step"], last["loss"], speed, None)
+
+
+def _word(directory: Path, result: Result | None) -> str:
+    if result is not None and result.status != "failed":
+        return result.status
+    if is_locked(directory):
+        return "running"
+    return result.status if result is not None else "queued"
+
+
+def sweep_table(out: str | Path) -> "pd.DataFrame":
+    """The run table (columns of ``fits.runs``): one row a run folder below ``out``, by run_id.
+
+    Raises:
+        UserError: there is no run folder.
+    """
+    import pandas as pd
+
+    return pd.DataFrame([_row(directory) for directory in run_directories(out)])
+
+
+def _row(directory: Path) -> dict[str, Any]:
+    config, result = RunConfig.load(directory / "config.yaml"), read_result(directory)
+    architecture, training = config.architecture, config.training
+    row: dict[str, Any] = {
+        "run_id": config.run_id,
+        "status": _word(directory, result),
+        "purpose": config.purpose,
+        "seed": config.seed,
+    }
+    for key in (
+        "vocab_size",
+        "hidden_size",
+        "num_layers",
+        "num_attention_heads",
+        "num_key_value_heads",
+        "num_experts",
+        "experts_per_token",
+        "num_shared_experts",
+        "expert_ffn_size",
+        "dense_ffn_size",
+        "num_dense_layers",
+        "params_total",
+        "params_active",
+        "params_active_non_embedding",
+        "activation_ratio",
+        "granularity",
+    ):
+        row[key] = getattr(architecture, key)
+    row["flops_per_token"] = architecture.flops_per_token(training.sequence_length)
+    counts, losses, speed = (result.counts, result.losses, result.speed) if result else (None, None, None)
+    return row | {
+        "tokens": counts.tokens if counts else training.tokens_trained,
+        "train_flops": counts.train_flops if counts else config.train_flops,
+        "train_bytes": counts.train_bytes if counts else None,
+        "sequence_length": training.sequence_length,
+        "batch_tokens": training.batch_tokens,
+        "learning_rate": training.learning_rate,
+        "loss": losses.loss if losses else None,
+        "bits_per_byte": losses.bits_per_byte if losses else None,
+        "loss_standard_error": losses.loss_standard_error if losses else None,
+        "tokenizer": (result.tokenizer_sha256 or "")[:12] if result else None,
+        "corpus": (result.corpus_sha256 or "")[:12] if result else None,
+        "wall_seconds": speed.wall_seconds if speed else None,
+        "tokens_per_second": speed.tokens_per_second if speed else None,
+        "device": result.machine.device if result and result.machine else None,
+    }

@@ -1,0 +1,131 @@
+"""The training loop of one run: state, one step, and what is watched on the way."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+
+from trainer_small.config import RunConfig
+from trainer_small.loss import linear_cross_entropy
+from trainer_small.model import Model
+from trainer_small.optimizer import make_optimizer, set_learning_rate
+from trainer_small.parametrization import initialize
+from trainer_small.token_reader import TokenReader
+
+_SPIKE_WINDOW, _SPIKE_SIGMAS = 128, 6.0
+
+
+class Diverged(Exception):
+    """The run cannot be saved: the step and the cause."""
+
+    def __init__(self, step: int, cause: str) -> None:
+        super().__init__(cause)
+        self.step, self.cause = step, cause
+
+
+class Training:
+    """Model, optimizer and history; everything that a checkpoint must bring back."""
+
+    def __init__(self, config: RunConfig, reader: TokenReader, device: torch.device) -> None:
+        self.config, self.reader, self.device = config, reader, device
+        training = config.training
+        self.model = Model(
+            config.architecture,
+            dispatch="grouped" if device.type == "cuda" else "sorted",
+            compute_dtype=getattr(torch, config.dtype),
+        )
+        initialize(self.model, training, config.seed)
+        self.model.to(device)
+        for router in self.model.routers():
+            router.auxiliary_loss_weight = training.balancing_rate if training.balancing == "auxiliary_loss" else 0.0
+            router.z_loss_weight = training.router_z_loss
+        self.optimizer = make_optimizer(self.model, training)
+        self.parameters = list(self.model.parameters())
+        self.step = 0
+        self.seconds = 0.0
+        self.losses: list[float] = []
+        """Training loss of every step, nats per token."""
+        self.gradient_norms: list[float] = []
+        self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
+        self._check_every = 1 if device.type == "cpu" else 16
+
+    def advance(self) -> None:
+        """One optimizer step.
+
+        Raises:
+            Diverged: the loss or the gradient is not a number, or the loss stays above its start.
+        """
+        started = time.perf_counter()
+        training = self.config.training
+        windows = training.batch_tokens // training.sequence_length
+        batch = torch.from_numpy(self.reader.batch(self.step * windows, windows)).to(self.device)
+        micro = (training.micro_batch_tokens or training.batch_tokens) // training.sequence_length
+        set_learning_rate(self.optimizer, training, self.step)
+        loss = torch.zeros((), device=self.device)
+        for part in batch.split(micro):
+            share = len(part) / windows
+            hidden, router_loss = self.model(part[:, :-1])
+            part_loss = linear_cross_entropy(hidden, self.model.head, part[:, 1:].reshape(-1))
+            total = part_loss if router_loss is None else part_loss + router_loss
+            (total * share).backward()
+            loss += part_loss.detach() * share
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, training.grad_clip or torch.inf, foreach=True)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        for router in self.model.routers():
+            router.update_bias(training.balancing_rate if training.balancing == "bias" else 0.0)
+        self._pending.append((loss, norm))
+        self.step += 1
+        if len(self._pending) >= self._check_every:
+            self.settle()
+        self.seconds += time.perf_counter() - started
+
+    def settle(self) -> None:
+        """Bring the pending losses to the host and check them."""
+        for loss, norm in self._pending:
+            self.losses.append(loss.item())
+            self.gradient_norms.append(norm.item())
+            step = len(self.losses)
+            if not np.isfinite(self.losses[-1]):
+                raise Diverged(step, f"the training loss is {self.losses[-1]} at step {step}")
+            if not np.isfinite(self.gradient_norms[-1]):
+                raise Diverged(step, f"the gradient norm is {self.gradient_norms[-1]} at step {step}")
+        self._pending.clear()
+        stretch = max(16, self.config.training.steps // 10)
+        if len(self.losses) > stretch:
+            recent = float(np.mean(self.losses[-stretch:]))
+            if recent > self.losses[0]:
+                raise Diverged(
+                    self.step,
+                    f"the training loss stayed above its start ({recent:.3f} against {self.losses[0]:.3f} nats) "
+                    f"for {stretch} steps up to step {self.step}",
+                )
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain values only. Nothing in a step is random, so no generator is part of it."""
+        self.settle()
+        return {
+            "step": self.step,
+            "seconds": self.seconds,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "losses": torch.tensor(self.losses, dtype=torch.float64),
+            "gradient_norms": torch.tensor(self.gradient_norms, dtype=torch.float64),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.losses = state["losses"].tolist()
+        self.gradient_norms = state["gradient_norms"].tolist()
+
+
+def find_spikes(losses: list[float]) -> list[int]:
+    """Steps (from 1) whose loss stands more than 6 standard deviations above the mean of the 128 before."""
+    if len(losses) <= _SPIKE_WINDOW:
+        return []
+    before = np.lib.stride_tricks.sliding_window_view(np.array(losses), _SPIKE_WINDOW)[:-1]
+    bound = before.mean(-1) + _SPIKE_SIGMAS * before.std(-1)
+    return [int(step) + _SPIKE_WINDOW + 1 for step in np.flatnonzero(np.array(losses[_SPIKE_WINDOW:]) > bound)]
