@@ -1,0 +1,91 @@
+import json
+import re
+import shlex
+
+import pytest
+import typer
+from transformers import AutoTokenizer
+from typer.testing import CliRunner, Result
+
+from scaling.cli import Commands
+from scaling.commands import corpus, vocab
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, small_corpus):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "corpus").symlink_to(small_corpus)
+    app = typer.Typer(cls=Commands, rich_markup_mode=None)
+    corpus.register(app)
+    vocab.register(app)
+
+    def call(line: str) -> Result:
+        return CliRunner().invoke(app, shlex.split(line))
+
+    return call
+
+
+def test_corpus_to_tokenizer(run, tmp_path):
+    made = run("vocab study corpus --max-size 1000 --sizes 512 --out study")
+    assert made.exit_code == 0 and "512" in made.output
+    told = json.loads(run("vocab study corpus --max-size 1000 --sizes 300 --out study --json").stdout)
+    assert told["largest_size"] == 1000 and set(told["bytes_per_token"]) == {"code", "english", "all"}
+    assert run("vocab tokenizer --study study --size 333 --out tokenizer").exit_code == 0
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "tokenizer")
+    text = "def naïve(x):\n\treturn '안녕 😀'"
+    assert len(tokenizer) == 333 and tokenizer.eos_token_id == 0
+    assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_corpus(run, tmp_path):
+    (tmp_path / "texts").mkdir()
+    for name in "abc":
+        (tmp_path / "texts" / f"{name}.txt").write_text(f"text {name}")
+    assert run("corpus texts --out made").exit_code == 0
+    manifest = json.loads(run("corpus texts --out made --json").stdout)
+    assert manifest["train"]["documents"] + manifest["validation"]["documents"] == 3
+    (tmp_path / "texts" / "bad.txt").write_bytes(b"ab\xff")
+    failed = run("corpus texts --out other")
+    assert failed.exit_code == 2 and "byte 2 is not UTF-8" in failed.output
+    assert "1 skipped" in run("corpus texts --out other --on-error skip").output
+
+
+@pytest.mark.parametrize("line", ["vocab study corpus --sizes many --out study", "vocab study . --out study"])
+def test_faults_are_one_sentence(run, line):
+    result = run(line)
+    assert result.exit_code == 2 and result.output.startswith("error: ") and "Traceback" not in result.output
+
+
+def test_the_examples_of_the_help_run(run):
+    for command in ("vocab study", "vocab tokenizer", "vocab choose"):
+        example = re.search(r"Example: scaling (.*)", run(f"{command} --help").output)
+        assert example
+        result = run(example[1].replace("8192", "2500").replace("1024,2048,4096", "1024,2048"))
+        assert result.exit_code == 0, result.output
+
+
+def test_choose(run):
+    told = json.loads(
+        run("vocab choose --params-active-non-embedding 30.65e9 --hidden-size 7168 --compare 163840 --json").stdout
+    )
+    assert [law["vocab_size"] for law in told["laws"]] == pytest.approx([121_722, 132_347, 121_967], abs=1)
+    assert run("vocab study corpus --max-size 2000 --out study").exit_code == 0
+    shown = run("vocab choose --study study --params-active 2e6 --hidden-size 64 --mix code=0.5,english=0.5")
+    assert shown.exit_code == 0 and "within 0.1 %" in shown.output
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("--params-active 1e9", "--hidden-size is missing"),
+        ("--hidden-size 64", "--params-active is missing"),
+        ("--params-active -1 --hidden-size 64", "must be above 0"),
+        ("--params-active 1e9 --hidden-size 64 --mix a=1", "give --study"),
+        ("--params-active 1e9 --hidden-size 64 --mix a", "write group=share"),
+        ("--params-active 1e9 --hidden-size 64 --compare 100", "below 257"),
+        ("--params-active 1e9 --hidden-size 2048 --vocab-size 1000000", "must be above 0"),
+    ],
+)
+def test_choose_refuses(run, options, reason):
+    result = run(f"vocab choose {options}")
+    assert result.exit_code == 2 and reason in result.output

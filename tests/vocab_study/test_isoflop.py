@@ -1,0 +1,103 @@
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from fits.errors import UserError
+from vocab_study.isoflop import (
+    answer_from_runs,
+    bootstrap_laws,
+    common_budget,
+    fit_law,
+    isoflop_slices,
+    read_vocabulary_runs,
+)
+from vocab_study.predictors import compute_optimal_flops
+
+TAO = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "vocab_tao"
+
+
+def made_runs(noise: float = 0.0, gamma: float = 0.7) -> pd.DataFrame:
+    """Losses with a known best vocabulary, V d = 20 N**gamma, and a known fall with compute."""
+    generator = np.random.default_rng(1)
+    rows = []
+    for params, hidden_size in ((1e8, 768), (4e8, 1024), (1.6e9, 2048)):
+        best = math.log(20 * params**gamma / hidden_size)
+        for size in np.geomspace(math.exp(best) / 4, math.exp(best) * 4, 8):
+            for flops in np.geomspace(1e18, 1e20, 6):
+                loss = 3 + 100 * flops**-0.1 + 0.02 * (math.log(size) - best) ** 2
+                rows.append((params, hidden_size, size, flops, loss + noise * generator.normal()))
+    return pd.DataFrame(rows, columns=["params", "hidden_size", "vocab_size", "flops", "loss"])
+
+
+def test_a_known_law_comes_back():
+    law = fit_law(isoflop_slices(made_runs(), lambda params: 1e19))
+    assert law and law.gamma == pytest.approx(0.7, abs=1e-6) and law.coefficient == pytest.approx(20, rel=1e-4)
+    assert law.vocab_size(1e9, 1000) == pytest.approx(20 * 1e9**0.7 / 1000, rel=1e-4)
+
+
+def test_the_interval_holds_the_truth_under_noise():
+    answer = answer_from_runs(made_runs(noise=1e-3), 7e9, 4096, draws=200)
+    assert answer and answer.low < 20 * 7e9**0.7 / 4096 < answer.high
+    assert answer == answer_from_runs(made_runs(noise=1e-3), 7e9, 4096, draws=200)
+
+
+def test_runs_without_an_optimum_identify_nothing():
+    runs = made_runs()
+    falling = runs.assign(loss=3 - 0.1 * np.log(runs["vocab_size"]))
+    assert answer_from_runs(falling, 7e9, 4096) is None
+    assert answer_from_runs(runs[runs["params"] == 1e8], 7e9, 4096) is None
+
+
+def test_the_common_budget_is_reached_by_every_curve():
+    runs = made_runs()
+    runs = runs.drop(runs[(runs["params"] == 1e8) & (runs["flops"] > 5e19)].index[:1])
+    flops = common_budget(runs)
+    assert flops(1e8) < flops(4e8) == pytest.approx(1e20)
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(UserError, match="no column 'loss'"):
+        answer_from_runs(made_runs().drop(columns="loss"), 1e9, 1024)
+
+
+def test_a_run_table_of_the_toolkit(tmp_path):
+    runs = made_runs().round({"vocab_size": 0})
+    table = runs.set_axis(
+        ["params_active_non_embedding", "hidden_size", "vocab_size", "train_flops", "bits_per_byte"], axis=1
+    )
+    table.assign(loss=1.0, status="done", num_experts=8).to_csv(tmp_path / "runs.csv", index=False)
+    assert np.allclose(read_vocabulary_runs(tmp_path / "runs.csv"), runs)
+    assert len(read_vocabulary_runs(tmp_path / "runs.csv", "hidden_size == 768")) == 48
+
+
+@pytest.fixture
+def tao() -> pd.DataFrame:
+    if not TAO.is_dir():
+        pytest.skip("needs ../shared/data/vocab_tao")
+    names = {"embed_dim": "hidden_size", "Non_vocab_parameters": "params", "FLOPs": "flops", "Lossu": "loss"}
+    runs = pd.read_csv(TAO / "exp_data.csv").rename(columns=names)
+    return runs[runs["params"] > 5e7]  # the smallest model has no optimum inside its sizes at its budget
+
+
+def test_the_published_runs_read_directly(tao):
+    slices = isoflop_slices(tao, compute_optimal_flops)
+    assert [slice.vocab_size for slice in slices] == pytest.approx([10982, 12158, 19802, 22177, 21615], abs=1)
+    law = fit_law(slices)
+    assert law and law.gamma == pytest.approx(0.702, abs=5e-4)
+    asked = ((3e9, 3200), (7e9, 4096), (70e9, 8192), (300e9, 16384))
+    assert [law.vocab_size(*each) for each in asked] == pytest.approx([29040, 41138, 103659, 144047], abs=2)
+    gammas = [drawn.gamma for drawn in bootstrap_laws(slices, draws=200)]
+    low, high = np.quantile(gammas, [0.05, 0.95])
+    assert len(gammas) == 200 and 0.55 < low < 0.702 < high < 0.85  # below the 0.835 of approach 2
+
+
+def test_in_bits_per_character_the_optimum_hardly_grows(tao):
+    entropy = pd.read_csv(TAO / "unigram_entropy.csv").set_index("vocab_size")["unigram_entropy_nats"]
+    tokens = pd.read_csv(TAO / "tokens_per_char.csv").set_index("vocab_size")["tokens_per_char"]
+    size = tao["vocab_size"].astype(int)
+    bits = tao.assign(loss=size.map(tokens) * (tao["loss"] + size.map(entropy)) / math.log(2))
+    slices = isoflop_slices(bits, compute_optimal_flops)
+    assert [slice.vocab_size for slice in slices] == pytest.approx([19681, 29225, 25299, 23053, 17031], abs=1)

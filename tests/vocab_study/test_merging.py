@@ -1,0 +1,107 @@
+import json
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import pre_tokenizers
+
+from trainer_small.documents import read_documents
+from vocab_study import merging, pretokens
+from vocab_study.compression import count_tokens
+from vocab_study.merging import learn_merges
+from vocab_study.study import study_vocabulary
+from vocab_study.tokenizer import build_tokenizer, byte_characters, train_tokenizer
+
+TEXTS = st.lists(
+    st.one_of(st.text(st.characters(codec="utf-8"), max_size=80), st.text("ab \n", max_size=200)), max_size=8
+)
+
+
+def pretokens_of(texts: list[str]) -> Counter[bytes]:
+    byte_of = {character: byte for byte, character in enumerate(byte_characters())}
+    split = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    words = (word for text in texts for word, _ in split.pre_tokenize_str(text))
+    return Counter(bytes(byte_of[character] for character in word) for word in words)
+
+
+def check(texts: list[str], held_out: list[str], size: int) -> None:
+    """The tokenizer and the counts of both texts, against Hugging Face tokenizers."""
+    train, other = pretokens_of(texts), pretokens_of(held_out)
+    words = list(train | other)
+    merged = learn_merges(words, np.array([train[word] for word in words]), size)
+    reference = train_tokenizer(texts, size)
+    assert json.loads(build_tokenizer(merged.left, merged.right).to_str()) == json.loads(reference.to_str())
+    for counter, some in ((train, texts), (other, held_out)):
+        expected = count_tokens(reference, (("group", text) for text in [*some, ""]))["group"]
+        assert (merged.histogram(np.array([counter[word] for word in words])) == expected).all()
+
+
+@settings(deadline=None, max_examples=60)
+@given(texts=TEXTS, held_out=TEXTS, size=st.integers(257, 500))
+def test_merges_and_counts_of_any_text(texts, held_out, size):
+    check([*texts, "x"], held_out, size)
+
+
+@settings(deadline=None, max_examples=40)
+@given(texts=TEXTS, held_out=TEXTS, data=st.data())
+def test_the_thresholds_change_nothing(texts, held_out, data):
+    with pytest.MonkeyPatch.context() as patch:
+        for name, values in (
+            ("ONE_BY_ONE", (0, 2)),
+            ("LONG", (0, 3)),
+            ("FIRST_FLOOR", (1, 5, 30)),
+            ("HASH_BITS", (1, 8)),
+        ):
+            patch.setattr(merging, name, data.draw(st.sampled_from(values)))
+        check([*texts, "x"], held_out, 400)
+
+
+def test_merges_and_counts_of_code_and_english(small_corpus):
+    train, held_out = ([d.text for d in read_documents(small_corpus, split)] for split in ("train", "validation"))
+    check(train, held_out, 4000)
+
+
+@pytest.mark.slow
+def test_merges_and_counts_of_the_standard_library(stdlib_corpus):
+    train, held_out = ([d.text for d in read_documents(stdlib_corpus, split)] for split in ("train", "validation"))
+    check(train[::3], held_out, 32_768)
+
+
+@pytest.mark.skipif(pretokens.fast_counter() is None, reason="gigatoken is not installed")
+def test_both_roads_give_the_same_study(small_corpus, tmp_path, monkeypatch):
+    fast = study_vocabulary(small_corpus, tmp_path / "fast", max_size=2500)
+    monkeypatch.setattr(pretokens, "fast_counter", lambda: None)
+    reference = study_vocabulary(small_corpus, tmp_path / "reference", max_size=2500)
+    assert "gigatoken" in fast.summary.trainer and "gigatoken" not in reference.summary.trainer
+    assert fast.tokenizer_file(2500).read_bytes() == reference.tokenizer_file(2500).read_bytes()
+    assert (fast.directory / "compression.csv").read_bytes() == (reference.directory / "compression.csv").read_bytes()
+
+
+def test_a_counter_that_disagrees_is_not_trusted(small_corpus, tmp_path, monkeypatch):
+    """One that splits at spaces only, as if it knew another Unicode."""
+
+    def count_words(data: bytes, separator: bytes) -> list[tuple[bytes, int]]:
+        return list(Counter(word for text in data.split(separator) for word in text.split(b" ")).items())
+
+    monkeypatch.setattr(pretokens, "fast_counter", lambda: count_words)
+    study = study_vocabulary(small_corpus, tmp_path / "study", max_size=600)
+    assert study.summary.trainer.startswith("tokenizers ")
+
+
+def test_a_counter_that_agrees_is_taken(small_corpus, tmp_path, monkeypatch):
+    """The reference's own split in the place of gigatoken, whether that is installed or not."""
+
+    def count_words(data: bytes, separator: bytes) -> list[tuple[bytes, int]]:
+        return list(pretokens_of([text.decode() for text in data.split(separator)]).items())
+
+    monkeypatch.setattr(pretokens, "fast_counter", lambda: count_words)
+    monkeypatch.setattr(pretokens, "BATCH_BYTES", 5000)
+    monkeypatch.setattr("importlib.metadata.version", lambda name: "0")
+    fast = study_vocabulary(small_corpus, tmp_path / "fast", max_size=900)
+    monkeypatch.setattr(pretokens, "fast_counter", lambda: None)
+    study_vocabulary(small_corpus, tmp_path / "reference", max_size=900)
+    assert fast.summary.trainer.startswith("gigatoken")
+    csv = [(tmp_path / road / "compression.csv").read_bytes() for road in ("fast", "reference")]
+    assert csv[0] == csv[1]

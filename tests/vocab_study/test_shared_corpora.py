@@ -1,0 +1,40 @@
+"""Ten sizes in six languages, bit for bit against tokenizers trained and encoded one by one."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from trainer_small.documents import read_documents
+from vocab_study.corpus import build_corpus
+from vocab_study.study import study_vocabulary
+from vocab_study.tokenizer import load, merges, train_tokenizer
+
+CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "corpora"
+LANGUAGES = ("code", "en", "es", "ja", "ko", "zh")
+SIZES = (257, 300, 512, 1000, 2048, 4096, 6000, 8192, 16_384, 24_000)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CORPORA.is_dir(), reason="needs ../shared/data/corpora")
+def test_every_size_equals_a_tokenizer_of_its_own(tmp_path):
+    whole = [CORPORA / language for language in LANGUAGES]
+    build_corpus(whole, tmp_path / "whole")
+    (tmp_path / "part").mkdir()
+    for split in ("train", "validation"):  # a part is enough to tell, and trains ten tokenizers in a minute
+        lines = (tmp_path / "whole" / f"{split}.jsonl").read_text().splitlines()[::14]
+        (tmp_path / "part" / f"{split}.jsonl").write_text("\n".join(lines) + "\n")
+    build_corpus([tmp_path / "part"], tmp_path / "corpus", by="source")
+    study = study_vocabulary(tmp_path / "corpus", tmp_path / "study", max_size=SIZES[-1], sizes=SIZES)
+    train = [document.text for document in read_documents(tmp_path / "corpus", "train")]
+    held_out = list(read_documents(tmp_path / "corpus", "validation"))
+    for size in SIZES:
+        alone, cut = train_tokenizer(train, size), load(study.tokenizer_file(size))
+        assert merges(alone) == merges(cut)
+        assert alone.get_vocab() == cut.get_vocab()
+        for language in LANGUAGES:
+            encodings = alone.encode_batch_fast([d.text for d in held_out if d.source == language])
+            ids = np.concatenate([encoding.ids for encoding in encodings])
+            assert study.at(size, "tokens", language) == len(ids)
+            share = np.bincount(ids)[np.bincount(ids) > 0] / len(ids)
+            assert study.entropy(size, language) == pytest.approx(-(share * np.log(share)).sum(), abs=1e-6)

@@ -1,0 +1,150 @@
+"""Exact token counts and unigram statistics at every vocabulary size, from one encoding at the largest.
+
+BPE applies merges inside a pre-token in rank order, and a merge that uses a token ranks after the merge that made
+it. The encoding at a smaller vocabulary is therefore the same process stopped earlier, and the counts of the largest
+vocabulary give those of every smaller one: undo the last merge by giving its count to its two parts, and go on.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import xlogy
+from tokenizers import Tokenizer
+
+from vocab_study.tokenizer import SMALLEST_SIZE, merges
+
+BATCH_CHARACTERS = 1_000_000
+RENYI_ORDER = 2.5
+RARE_BELOW = 100
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One text at every vocabulary size; element ``i`` of an array belongs to size ``SMALLEST_SIZE + i``.
+
+    End-of-text tokens are no part of it: all counts are of the text itself.
+    """
+
+    tokens: Ints
+    """Tokens of the text."""
+    entropy: Floats
+    """Of the unigram distribution, nats per token."""
+    renyi_efficiency: Floats
+    """Rényi entropy of order 2.5 over ln(vocabulary size) (arXiv 2306.16842)."""
+    rare_tokens: Ints
+    """Tokens of the vocabulary that occur fewer than 100 times in the text."""
+
+
+def count_tokens(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> dict[str, Ints]:
+    """How often each id occurs in each group, arrays of shape [vocabulary size].
+
+    A special token spelt out in a text is encoded as the text it is.
+
+    Args:
+        tokenizer: of the largest size.
+        texts: pairs of a group's name and a text; streamed in batches of about a megabyte.
+    """
+    tokenizer = Tokenizer.from_str(tokenizer.to_str())
+    tokenizer.encode_special_tokens = True
+    size = tokenizer.get_vocab_size()
+    counts: dict[str, Ints] = {}
+    for batch in _batches(texts):
+        encodings = tokenizer.encode_batch_fast([text for _, text in batch], add_special_tokens=False)
+        ids: dict[str, list[int]] = {}
+        for (group, _), encoding in zip(batch, encodings, strict=True):
+            ids.setdefault(group, []).extend(encoding.ids)
+        for group, occurrences in ids.items():
+            histogram = np.bincount(np.asarray(occurrences, dtype=np.int64), minlength=size)
+            counts[group] = counts[group] + histogram if group in counts else histogram
+    return counts
+
+
+def _batches(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]:
+    batch: list[tuple[str, str]] = []
+    characters = 0
+    for group, text in texts:
+        batch.append((group, text))
+        characters += len(text)
+        if characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
+        yield batch
+
+
+def merge_parts(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
+    """The ids of the two parts of each merged token, in rank order from id 257."""
+    ids = tokenizer.get_vocab()
+    pairs = merges(tokenizer)
+    return [ids[left] for left, _ in pairs], [ids[right] for _, right in pairs]
+
+
+@dataclass(frozen=True)
+class Unmerging:
+    """The counts met while merges are undone, one element a merge in rank order."""
+
+    counts: Ints
+    """Histogram at the largest vocabulary."""
+    undone: Ints
+    """Count of the merged token when its merge is undone."""
+    left_before: Ints
+    """Count of its left part just before it receives the token's count."""
+    right_before: Ints
+    """The same of its right part, after the left one has received its own (they may be one token)."""
+
+    @property
+    def tokens(self) -> Ints:
+        """Tokens at each size: undoing a merge adds one for each occurrence."""
+        return self._at_every_size(int(self.counts.sum()), self.undone)
+
+    def sum_over_vocabulary(self, term: Any) -> NDArray[Any]:
+        """Sum of ``term(count)`` over the vocabulary, at every size; ``term`` maps an array to an array."""
+        start = term(self.counts).sum()
+        step = -term(self.undone)
+        for before in (self.left_before, self.right_before):
+            step = step + term(before + self.undone) - term(before)
+        return self._at_every_size(start, step)
+
+    @staticmethod
+    def _at_every_size(largest: Any, steps: NDArray[Any]) -> NDArray[Any]:
+        """From the value at the largest size and the change by each undone merge, the values from smallest up."""
+        down = np.concatenate([np.asarray([largest], dtype=steps.dtype), steps[::-1]])
+        return np.cumsum(down)[::-1]
+
+
+def unmerge(counts: Ints, left: list[int], right: list[int]) -> Unmerging:
+    """Undo all merges, last first.
+
+    Args:
+        counts: occurrences of each id at the largest vocabulary, shape [257 + merges].
+        left: id of the left part of each merge in rank order.
+        right: id of the right part.
+    """
+    current = counts.tolist()
+    undone, left_before, right_before = [0] * len(left), [0] * len(left), [0] * len(left)
+    for rank in range(len(left) - 1, -1, -1):
+        count, a, b = current[SMALLEST_SIZE + rank], left[rank], right[rank]
+        undone[rank] = count
+        left_before[rank] = current[a]
+        current[a] += count
+        right_before[rank] = current[b]
+        current[b] += count
+    return Unmerging(counts, np.asarray(undone), np.asarray(left_before), np.asarray(right_before))
+
+
+def curve(counts: Ints, left: list[int], right: list[int]) -> Curve:
+    """All statistics at every size from the histogram at the largest one (arguments as ``unmerge``)."""
+    undoing = unmerge(counts, left, right)
+    tokens = undoing.tokens
+    sizes = np.arange(SMALLEST_SIZE, SMALLEST_SIZE + len(tokens))
+    entropy = np.log(tokens) - undoing.sum_over_vocabulary(lambda n: xlogy(n, n.astype(np.float64))) / tokens
+    powers = undoing.sum_over_vocabulary(lambda n: n.astype(np.float64) ** RENYI_ORDER)
+    renyi = (np.log(powers) - RENYI_ORDER * np.log(tokens)) / (1 - RENYI_ORDER)
+    rare = undoing.sum_over_vocabulary(lambda n: (n < RARE_BELOW).astype(np.int64))
+    return Curve(tokens, entropy, renyi / np.log(sizes), rare)

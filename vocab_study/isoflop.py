@@ -1,0 +1,197 @@
+"""The best vocabulary size straight from runs: at one budget, a parabola of the loss in ln V for each model.
+
+Nothing is assumed of how the loss depends on size or data. The optima of the models give a power law, vocabulary
+parameters ~ N**gamma, and resampling whole training curves gives its interval.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from fits.errors import UserError
+from fits.runs import filter_rows, read_runs, usable_runs
+from fits.schema import Schema
+
+COLUMNS = ("params", "hidden_size", "vocab_size", "flops", "loss")
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Slice:
+    """The losses of one model at its budget, one element a vocabulary size."""
+
+    params: float
+    hidden_size: float
+    log_sizes: Floats
+    losses: Floats
+
+    @property
+    def vocab_size(self) -> float | None:
+        """Where the parabola is lowest, or ``None`` when that is not between the smallest and the largest size."""
+        if len(np.unique(self.log_sizes)) < 3:
+            return None
+        bend, slope, _ = np.polyfit(self.log_sizes, self.losses, 2)
+        if bend <= 0 or not self.log_sizes.min() < -slope / (2 * bend) < self.log_sizes.max():
+            return None
+        return math.exp(-slope / (2 * bend))
+
+    @property
+    def scatter(self) -> float:
+        """Root mean square of the losses about the parabola."""
+        fitted = np.polyval(np.polyfit(self.log_sizes, self.losses, 2), self.log_sizes)
+        return float(np.sqrt(np.mean((fitted - self.losses) ** 2)))
+
+    def resampled(self, generator: np.random.Generator) -> "Slice":
+        """The same with its curves drawn again, some twice and some not at all."""
+        drawn = generator.integers(len(self.losses), size=len(self.losses))
+        return Slice(self.params, self.hidden_size, self.log_sizes[drawn], self.losses[drawn])
+
+
+@dataclass(frozen=True)
+class VocabularyLaw:
+    """vocabulary parameters V d = coefficient x N**gamma, N the parameters outside the vocabulary."""
+
+    coefficient: float
+    gamma: float
+
+    def vocab_size(self, params: float, hidden_size: float) -> float:
+        """The best size of a model."""
+        return self.coefficient * params**self.gamma / hidden_size
+
+
+def read_vocabulary_runs(path: str | Path, where: str = "") -> pd.DataFrame:
+    """A run table of this toolkit in the columns needed here, its loss in bits per byte.
+
+    Args:
+        path: .csv, .jsonl or .parquet.
+        where: a condition on the rows, such as ``num_experts == 8``.
+
+    Raises:
+        UserError: names the file, row, column and value at fault.
+    """
+    names = ("params_active_non_embedding", "hidden_size", "vocab_size", "train_flops", "bits_per_byte")
+    runs, _ = usable_runs(read_runs(path, required=names))
+    if where:
+        runs = filter_rows(runs, where, source=path)
+    return pd.DataFrame({ours: runs[name] for ours, name in zip(COLUMNS, names, strict=True)})
+
+
+def isoflop_slices(runs: pd.DataFrame, flops: Callable[[float], float]) -> list[Slice]:
+    """Read every model's curves at its budget.
+
+    Args:
+        runs: one row a checkpoint or a run, with ``params`` (outside the vocabulary), ``hidden_size``,
+            ``vocab_size``, ``flops`` and ``loss``, a loss that can be compared across vocabularies.
+        flops: the budget at which a model of so many parameters is read, inside its curves or a little beyond.
+
+    Raises:
+        UserError: a column is missing.
+    """
+    for column in COLUMNS:
+        if column not in runs.columns:
+            raise UserError(f"the runs have no column '{column}'; they need {', '.join(COLUMNS)}.")
+    slices = []
+    for _, model in runs.groupby(["params", "hidden_size"]):
+        params, hidden_size = (float(model[name].iloc[0]) for name in ("params", "hidden_size"))
+        budget = math.log(flops(params))
+        curves = [curve.sort_values("flops") for _, curve in model.groupby("vocab_size") if len(curve) > 1]
+        if curves:
+            log_sizes = np.log([float(curve["vocab_size"].iloc[0]) for curve in curves])
+            slices.append(
+                Slice(params, hidden_size, log_sizes, np.array([_loss_at(budget, curve) for curve in curves]))
+            )
+    return slices
+
+
+def common_budget(runs: pd.DataFrame) -> Callable[[float], float]:
+    """For each model the largest budget that all its curves reach."""
+    curves = runs.groupby(["params", "vocab_size"], as_index=False).agg({"flops": "max"})
+    reached = {params: float(np.min(model["flops"].to_numpy())) for params, model in curves.groupby("params")}
+    return lambda params: reached[params]
+
+
+def _loss_at(budget: float, curve: pd.DataFrame) -> float:
+    """The loss at ln FLOPs ``budget``: on the line between two checkpoints, or of the last two beyond the end."""
+    log_flops, losses = np.log(curve["flops"].to_numpy()), curve["loss"].to_numpy()
+    after = int(np.clip(np.searchsorted(log_flops, budget), 1, len(log_flops) - 1))
+    share = (budget - log_flops[after - 1]) / (log_flops[after] - log_flops[after - 1])
+    return float(losses[after - 1] + share * (losses[after] - losses[after - 1]))
+
+
+def fit_law(slices: Sequence[Slice]) -> VocabularyLaw | None:
+    """The power law through the models' optima (least squares in logs); ``None`` where fewer than two have one."""
+    found = [(slice.params, slice.vocab_size * slice.hidden_size) for slice in slices if slice.vocab_size is not None]
+    if len({params for params, _ in found}) < 2:
+        return None
+    params, matrices = np.log(np.array(found)).T
+    gamma, intercept = np.polyfit(params, matrices, 1)
+    return VocabularyLaw(math.exp(intercept), float(gamma))
+
+
+class RunsAnswer(Schema):
+    """The best size of a model by runs, with the interval of its draws."""
+
+    vocab_size: int
+    low: int
+    high: int
+    level: float
+    gamma: float
+    identified: float
+    """Share of the draws that identify a law."""
+
+
+def answer_from_runs(
+    runs: pd.DataFrame,
+    params: float,
+    hidden_size: float,
+    *,
+    flops: Callable[[float], float] | None = None,
+    level: float = 0.9,
+    draws: int = 500,
+    seed: int = 0,
+) -> RunsAnswer | None:
+    """The best vocabulary of a model by the runs, or ``None`` where they do not identify one.
+
+    Args:
+        runs: as ``isoflop_slices``.
+        params: N of the model asked for.
+        hidden_size: d of it.
+        flops: the budget at which each model of the runs is read; ``None`` takes the ``common_budget``.
+        level: of the interval.
+        draws: resamples of the curves.
+        seed: of the resampling.
+
+    Raises:
+        UserError: a column is missing.
+    """
+    if not set(COLUMNS) - set(runs.columns):
+        flops = flops or common_budget(runs)
+    slices = isoflop_slices(runs, flops or float)
+    law = fit_law(slices)
+    if law is None:
+        return None
+    sizes = [drawn.vocab_size(params, hidden_size) for drawn in bootstrap_laws(slices, draws=draws, seed=seed)]
+    if len(sizes) < 0.5 * draws:
+        return None
+    low, high = np.quantile(sizes, [(1 - level) / 2, (1 + level) / 2])
+    return RunsAnswer(
+        vocab_size=round(law.vocab_size(params, hidden_size)),
+        low=round(low),
+        high=round(high),
+        level=level,
+        gamma=law.gamma,
+        identified=len(sizes) / draws,
+    )
+
+
+def bootstrap_laws(slices: Sequence[Slice], *, draws: int = 500, seed: int = 0) -> list[VocabularyLaw]:
+    """The law of resampled curves; draws that identify none are left out, so count what comes back."""
+    generator = np.random.default_rng(seed)
+    laws = (fit_law([slice.resampled(generator) for slice in slices]) for _ in range(draws))
+    return [law for law in laws if law is not None]

@@ -1,0 +1,65 @@
+"""Train at the largest size and count its tokens in every split and group: the fast road and the reference.
+
+Both give the same merges and the same counts. The reference trains and encodes with Hugging Face ``tokenizers``; the
+fast road counts pre-tokens once and learns the merges on the distinct ones, which encodes them as well.
+"""
+
+import importlib.metadata
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from trainer_small.documents import Split
+from vocab_study.compression import count_tokens
+from vocab_study.merging import learn_merges
+from vocab_study.pretokens import PretokenCounts, count_pretokens
+from vocab_study.tokenizer import build_tokenizer, train_tokenizer
+
+SPLITS: tuple[Split, ...] = ("train", "validation")
+
+Ints = NDArray[np.int64]
+Read = Callable[[str, Split], Iterable[tuple[str, str]]]
+"""Streams the group and the text of each document of a split; told the stage it is for."""
+Progress = Callable[[str, int, int], None]
+"""Called with the stage, what is done and the whole."""
+
+
+@dataclass(frozen=True)
+class Counted:
+    """A tokenizer and how often each of its ids occurs."""
+
+    tokenizer: Tokenizer
+    counts: dict[tuple[Split, str], Ints]
+    """For each split and group, shape [vocabulary size]."""
+    trainer: str
+    """The libraries that made it."""
+
+
+def train_and_count(read: Read, max_size: int, report: Progress) -> Counted:
+    """Train on the train split and encode both, by the fast road where it can be trusted."""
+    pretokens = count_pretokens(
+        ((split, group), text) for split in SPLITS for group, text in read(f"counting {split}", split)
+    )
+    return _by_reference(read, max_size) if pretokens is None else _by_pretokens(pretokens, max_size, report)
+
+
+def _by_pretokens(found: PretokenCounts, max_size: int, report: Progress) -> Counted:
+    train = [counts for (split, _), counts in found.counts.items() if split == "train"]
+    merged = learn_merges(
+        found.pretokens, np.sum(train, axis=0), max_size, progress=lambda size: report("merging", size, max_size)
+    )
+    counts = {key: merged.histogram(occurrences) for key, occurrences in found.counts.items()}
+    trainer = f"gigatoken {importlib.metadata.version('gigatoken')} and NumPy {np.__version__}"
+    return Counted(build_tokenizer(merged.left, merged.right), counts, trainer)  # type: ignore[arg-type]
+
+
+def _by_reference(read: Read, max_size: int) -> Counted:
+    tokenizer = train_tokenizer((text for _, text in read("training", "train")), max_size)
+    counts: dict[tuple[Split, str], Ints] = {}
+    for split in SPLITS:
+        found = count_tokens(tokenizer, read(f"encoding {split}", split))
+        counts |= {(split, group): histogram for group, histogram in found.items()}
+    return Counted(tokenizer, counts, f"tokenizers {importlib.metadata.version('tokenizers')}")
