@@ -1,0 +1,38 @@
+"""scaling check: will the stacks run what the plan says?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from scaling.console import print_json, print_table
+
+
+def check(
+    path: Annotated[Path, typer.Argument(help="plan.yaml, one exported file, or a folder of them.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check a plan or its exported files: sizes across keys, misspelt keys, and the counts of the stacks' own classes.
+
+    A folder with a plan.yaml has every file compared with it. Exit code 2 when there is a fault.
+
+    \b
+    Example:
+        scaling check main_run
+    """
+    from scaling.check import check as look
+
+    report = look(path)
+    if json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        root = f"{path}/"
+        rows = [(item.status, item.subject.removeprefix(root), item.name, item.detail) for item in report.checks]
+        print_table(["", "file", "check", "detail"], rows)
+    if not report.ok:
+        typer.echo(f"error: {report.faults[0].detail}", err=True)
+        raise typer.Exit(2)
+
+
+def register(app: typer.Typer) -> None:
+    app.command()(check)

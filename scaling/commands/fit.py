@@ -1,0 +1,176 @@
+"""`scaling fit`: a table of runs in, a law with intervals out."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fits.errors import UserError
+
+
+def pairs(given: list[str] | None, option: str) -> dict[str, str]:
+    """NAME=VALUE options as a mapping."""
+    result = {}
+    for text in given or []:
+        name, equals, value = text.partition("=")
+        if not equals or not name.strip() or not value.strip():
+            raise UserError(f"{option} {text!r} is not NAME=VALUE.")
+        result[name.strip()] = value.strip()
+    return result
+
+
+def numbers(given: dict[str, str], option: str) -> dict[str, float]:
+    """The same with every value a number."""
+    result = {}
+    for name, value in given.items():
+        try:
+            result[name] = float(value)
+        except ValueError:
+            raise UserError(f"{option} {name}={value}: {value!r} is not a number.") from None
+    return result
+
+
+def fit(
+    table: Annotated[Path, typer.Argument(help="Run table: .csv, .jsonl (either .gz) or .parquet.")],
+    law: Annotated[str, typer.Option(help="A law of `scaling laws list`, or a formula such as 'E + A/N**a'.")],
+    bind: Annotated[
+        list[str] | None, typer.Option(help="VARIABLE=COLUMN_OR_EXPRESSION; also loss=... Our own columns need none.")
+    ] = None,
+    where: Annotated[str | None, typer.Option(help="Keep rows that meet this, such as 'loss < 5'.")] = None,
+    cluster: Annotated[str | None, typer.Option(help="Column whose groups are resampled whole.")] = None,
+    objective: Annotated[
+        str,
+        typer.Option(help="log-huber, huber, least-squares, lad, asymmetric; log- before each takes log residuals."),
+    ] = "log-huber",
+    delta: Annotated[float, typer.Option(help="Where the Huber penalty turns linear.")] = 1e-3,
+    fix: Annotated[list[str] | None, typer.Option(help="PARAMETER=VALUE.")] = None,
+    tie: Annotated[list[str] | None, typer.Option(help="PARAMETER=PARAMETER.")] = None,
+    start: Annotated[list[str] | None, typer.Option(help="PARAMETER=VALUE to begin from as well.")] = None,
+    real: Annotated[list[str] | None, typer.Option(help="Parameter of a formula that may be negative.")] = None,
+    weights: Annotated[str | None, typer.Option(help="Column or expression of row weights.")] = None,
+    bootstrap: Annotated[int, typer.Option(help="Resamples behind the intervals; 0 for none.")] = 1000,
+    bootstrap_kind: Annotated[
+        str | None, typer.Option(help="pairs, cluster, wild, residual or normal; chosen by the runs unless given.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the search and the resamples.")] = 0,
+    level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.95,
+    at: Annotated[
+        list[str] | None, typer.Option(help="Ask for advice at C=1e24, or a prediction at N=7e9,D=2e12.")
+    ] = None,
+    backtest: Annotated[bool, typer.Option("--backtest", help="Fit small runs, predict large ones.")] = False,
+    compute: Annotated[str | None, typer.Option(help="Column or expression of FLOPs, for the backtest.")] = None,
+    keep_duplicates: Annotated[bool, typer.Option("--keep-duplicates", help="Allow rows that repeat.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Write the law here, as JSON.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Write pictures into this folder.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Fit a scaling law to a table of runs, with intervals and the proof of convergence.
+
+    \b
+    Example: scaling fit runs.csv --law hoffmann --bind N=params_active --at C=1e22 --out law.json
+    """
+    import fits
+    from fits import backtest as backtests
+    from fits.decisions import decide
+    from fits.runs import filter_rows, read_table
+    from scaling.console import print_json
+
+    bound = pairs(bind, "--bind")
+    known = {each.name for each in fits.list_laws()}
+    starts = numbers(pairs(start, "--start"), "--start")
+    if law in known or law.replace("-", "").replace("_", "").isalnum():
+        if real:
+            raise UserError("--real is for a formula; a named law declares its own domains.")
+        chosen = fits.get_law(law)
+    else:
+        variables = [name for name in bound if name != "loss"]
+        chosen = fits.custom_law(law, variables, domains={name: "real" for name in real or []}, starts=starts)
+    frame = read_table(table)
+    if where is not None:
+        frame = filter_rows(frame, where, source=table).reset_index(drop=True)
+    settings: dict[str, Any] = {
+        "bind": bound,
+        "objective": objective,
+        "delta": delta,
+        "fix": numbers(pairs(fix, "--fix"), "--fix"),
+        "tie": pairs(tie, "--tie"),
+        "weights": weights,
+        "seed": seed,
+        "starts": starts or None,
+        "source": table,
+        "duplicates": "keep" if keep_duplicates else "refuse",
+    }
+    asked = {text: numbers(pairs(text.split(","), "--at"), "--at") for text in at or []}
+    result = fits.fit(
+        chosen,
+        frame,
+        cluster=cluster,
+        bootstrap=bootstrap,
+        bootstrap_kind=bootstrap_kind,  # type: ignore[arg-type]
+        level=level,
+        **settings,
+    )
+    result = result.model_copy(update={"decisions": {text: decide(result, point) for text, point in asked.items()}})
+    score = backtests.backtest(chosen, frame, compute=compute, **settings) if backtest else None
+    if out is not None:
+        result.save(out)
+    if plot is not None:
+        from fits.plots import save_plots
+
+        save_plots(result, frame, plot, score)
+    if as_json:
+        from dataclasses import asdict
+
+        print_json({**result.report(), **({"backtest": asdict(score)} if score else {})})
+        return
+    _print(result)
+    if score is not None:
+        _print_backtest(score)
+
+
+def _print(result: Any) -> None:
+    from scaling.console import print_table, quantity, say
+
+    say(f"{result.law}: {result.formula}")
+    say(
+        f"{result.n_runs} runs, {result.objective.name} {result.objective.value:.10g}, "
+        f"scatter {result.residual_scale:.3g}, {result.bootstrap.kind} bootstrap ({result.bootstrap.reason})"
+    )
+    rows = [
+        [name, each.value, f"{quantity(each.low)} to {quantity(each.high)}", each.standard_error, each.how]
+        for name, each in result.parameters.items()
+    ]
+    print_table(["parameter", "value", f"{result.level:.0%} interval", "standard error", ""], rows)
+    proof = result.convergence
+    condition = "singular" if proof.condition_number is None else quantity(proof.condition_number)
+    say(
+        f"{'converged' if proof.converged else 'NOT CONVERGED'}: gradient {proof.gradient_norm:.1e}, "
+        f"{proof.starts_at_best} of {proof.starts} descents at the best, condition number {condition}"
+    )
+    for text, answer in result.decisions.items():
+        rows = [
+            [name, each["value"], f"{quantity(each['low'])} to {quantity(each['high'])}"]
+            for name, each in answer.items()
+            if isinstance(each, dict) and "low" in each
+        ]
+        print_table([f"at {text}", "value", f"{result.level:.0%} interval"], rows)
+        beyond = {name: each for name, each in answer["extrapolation_decades"].items() if each}
+        if beyond:
+            say("beyond the runs by " + ", ".join(f"{each:+.1f} decades in {name}" for name, each in beyond.items()))
+    for warning in result.warnings:
+        say(f"warning: {warning}")
+
+
+def _print_backtest(score: Any) -> None:
+    from scaling.console import print_table
+
+    rows = [
+        [cut.flops, cut.fitted, cut.predicted, round(cut.decades, 2), f"{cut.error:.2%}", f"{cut.bias:+.2%}"]
+        for cut in score.cuts
+    ]
+    print_table(["fitted up to", "runs", "predicted", "decades beyond", "error", "bias"], rows, title="backtest")
+
+
+def register(app: typer.Typer) -> None:
+    """Attach the command."""
+    app.command()(fit)

@@ -1,0 +1,90 @@
+"""How the command line speaks: one table style, JSON on request, progress with the time left."""
+
+import json
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # rich takes longer to load than the help takes to print
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+@cache
+def _console(*, stderr: bool = False) -> "Console":
+    from rich.console import Console
+
+    return Console(stderr=stderr, highlight=False)
+
+
+def say(text: str = "") -> None:
+    """A line for a person; markup is not interpreted, so values print as they are."""
+    _console().print(text, markup=False, soft_wrap=True)
+
+
+def note(text: str) -> None:
+    """A line beside the result, on standard error: what is going on, what went wrong."""
+    _console(stderr=True).print(text, markup=False, soft_wrap=True)
+
+
+def is_terminal() -> bool:
+    """Whether someone watches standard error, so that a bar makes sense."""
+    return _console(stderr=True).is_terminal
+
+
+def print_json(value: Any) -> None:
+    """JSON for a program: nothing else goes to standard output."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
+    """A table that fits the terminal; numbers are right-aligned."""
+    from rich.table import Table
+
+    rows = [list(row) for row in rows]
+    table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for index, name in enumerate(columns):
+        numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
+        table.add_column(name, justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(quantity(cell) if isinstance(cell, float) else str(cell) for cell in row))
+    _console().print(table, markup=False)
+
+
+def quantity(value: float) -> str:
+    """A number for reading: four significant digits, scientific when very large or small."""
+    if value == 0 or 1e-3 <= abs(value) < 1e5:
+        return f"{value:.4g}"
+    return f"{value:.3e}"
+
+
+def count(value: float) -> str:
+    """A count for reading: 31.2B, 4.10M, 512."""
+    for size, letter in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= size:
+            return f"{value / size:.4g}{letter}"
+    return f"{value:g}"
+
+
+def progress() -> "Progress":
+    """A bar with what is done and the time left; on a pipe or in a log it prints nothing while it runs."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+        console=_console(stderr=True),
+        transient=True,
+        disable=not is_terminal(),
+    )

@@ -1,0 +1,50 @@
+"""Optional packages: the sentence that says which extra to install, and code of theirs run in a process of its own."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from fits.errors import UserError
+
+
+class NotInstalled(UserError):
+    """A check that could not be made, because the package that makes it is not here."""
+
+
+def require(module: str, extra: str) -> None:
+    """Stop unless ``module`` can be imported.
+
+    Raises:
+        NotInstalled: names the extra that brings it.
+    """
+    try:
+        found = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # its parent package is missing
+        found = None
+    if found is None:
+        raise NotInstalled(f"{module} is not installed; install it with: pip install 'moe-scaling[{extra}]'")
+
+
+def run_module(module: str, *arguments: str, text: str = "", timeout: float = 600) -> str:
+    """Run ``python -m module`` apart from this process, which such packages would change; returns its last line.
+
+    Raises:
+        UserError: it failed; gives the last line of its complaint.
+    """
+    # The child finds this package even when it is used from a checkout that is not installed.
+    root = str(Path(__file__).resolve().parents[1])
+    paths = os.pathsep.join(path for path in (root, os.environ.get("PYTHONPATH")) if path)
+    done = subprocess.run(
+        [sys.executable, "-m", module, *arguments],
+        input=text,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    if done.returncode:
+        complaint = (done.stderr.strip().splitlines() or ["it ended without a word"])[-1]
+        raise UserError(complaint[:400])
+    return done.stdout.strip().splitlines()[-1]

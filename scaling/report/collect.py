@@ -1,0 +1,71 @@
+"""What a report is made of: the files of one folder, each read by the class that owns it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from fits import Fit, read_runs
+from fits.errors import UserError
+from scaling.plan import TrainingPlan
+from scaling.report.exports import ExportedConfig, read_exports
+from trainer_small.sweep import Sweep
+from vocab_study.corpus import CorpusManifest
+from vocab_study.study import Study
+
+
+@dataclass(frozen=True)
+class Material:
+    """Everything found; what is not there is None and named in ``left_out``."""
+
+    directory: Path
+    manifest: CorpusManifest | None
+    study: Study | None
+    sweep: Sweep | None
+    runs: pd.DataFrame | None
+    law: Fit | None
+    law_tokens: Fit | None
+    plan: TrainingPlan | None
+    plan_published: TrainingPlan | None
+    exports: tuple[ExportedConfig, ...]
+    left_out: tuple[str, ...]
+
+
+_PARTS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {
+    "plan": ("plan.yaml", "the plan", TrainingPlan.load),
+    "plan_published": ("plan_axk1.yaml", "the second plan", TrainingPlan.load),
+    "law": ("law.json", "the law", Fit.load),
+    "law_tokens": ("law_tokens.json", "the law in parameters and tokens", Fit.load),
+    "runs": ("runs.csv", "the runs", read_runs),
+    "sweep": ("sweep.yaml", "the design of the sweep", Sweep.load),
+    "study": ("study/study.json", "the vocabulary study", lambda path: Study.load(path.parent)),
+    "manifest": ("corpus/manifest.json", "the corpus", CorpusManifest.load),
+}
+"""Part -> its file, what it is, and how it is read."""
+
+
+def collect(directory: str | Path) -> Material:
+    """Read what a folder holds of the road from text to plan.
+
+    Raises:
+        UserError: the folder holds nothing of it, or a file in it is damaged.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise UserError(f"{directory} is no folder; give the one that holds plan.yaml, law.json and runs.csv.")
+    found: dict[str, Any] = dict.fromkeys(_PARTS)
+    left_out = []
+    for part, (file, meaning, load) in _PARTS.items():
+        if (directory / file).is_file():
+            found[part] = load(directory / file)
+        else:
+            left_out.append(f"{meaning} ({file})")
+    if len(left_out) == len(_PARTS):
+        files = ", ".join(file for file, _, _ in _PARTS.values())
+        raise UserError(f"{directory} holds nothing to report; it should have some of {files}.")
+    exports = tuple(read_exports(directory / "configs"))
+    if not exports:
+        left_out.append("the exported configs (configs/)")
+    return Material(directory=directory, exports=exports, left_out=tuple(left_out), **found)
