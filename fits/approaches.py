@@ -3,8 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 
 from fits.allocate import Interval, optimal_allocation, surface
+from fits.backtest import run_compute
+from fits.binding import bind_table
 from fits.errors import UserError
 from fits.isoflop import envelope_frontier, isoflop_frontier
 from fits.result import Fit
@@ -46,3 +49,19 @@ def three_approaches(
     best = optimal_allocation(surface(fit), at)
     found.append(Advice("3 parametric", best.size_exponent, best.size, best.tokens))
     return found
+
+
+def approaches_of(fit: Fit, data: pd.DataFrame, at: float, *, compute: str | None = None) -> list[Advice]:
+    """The same from the table that was fitted; ``compute`` as in ``fits.backtest.run_compute``.
+
+    Raises:
+        UserError: the law has no N, or ``at`` is not above 0.
+    """
+    if not at > 0:
+        raise UserError(f"The budget is {at:g} FLOPs; it must be above 0.")
+    law = fit.as_law
+    if not {"N", "D"} <= set(law.variable_names):
+        raise UserError(f"The three approaches compare advice on N and D; law '{law.name}' lacks one of them.")
+    binding = {"bind": fit.bind, "loss": fit.data.loss, "duplicates": "keep"}
+    bound = bind_table(law, data, **binding)
+    return three_approaches(fit, run_compute(law, data, compute, **binding), bound.variables["N"], bound.loss, at)

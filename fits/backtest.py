@@ -113,8 +113,12 @@ def backtest(
 
 
 def compare_laws(laws: Sequence[Law | str], data: pd.DataFrame, **settings: Any) -> tuple[list[Score], list[str]]:
-    """Laws by backtest, best first, with a warning when the best in sample is not the best beyond it."""
-    scores = sorted((backtest(law, data, **settings) for law in laws), key=lambda score: score.error)
+    """Laws by backtest, best first, with a warning when the best in sample is not the best beyond it.
+
+    ``settings`` are those of ``backtest``; each law takes of ``bind``, ``fix``, ``tie`` and ``starts`` what it has.
+    """
+    chosen = [get_law(law) if isinstance(law, str) else law for law in laws]
+    scores = sorted((backtest(law, data, **_of_law(settings, law)) for law in chosen), key=lambda score: score.error)
     best, favourite = scores[0], min(scores, key=lambda score: score.aic)
     warnings = []
     if favourite.law != best.law and favourite.parameters > best.parameters:
@@ -124,6 +128,17 @@ def compare_laws(laws: Sequence[Law | str], data: pd.DataFrame, **settings: Any)
             f"{favourite.error:.2%})."
         )
     return scores, warnings
+
+
+def _of_law(settings: Mapping[str, Any], law: Law) -> dict[str, Any]:
+    parameters = {*law.parameter_names}
+    known = {"bind": {*law.variable_names, "loss"}, "fix": parameters, "tie": parameters, "starts": parameters}
+    return {
+        key: {name: each for name, each in value.items() if name in known[key]}
+        if key in known and isinstance(value, Mapping)
+        else value
+        for key, value in settings.items()
+    }
 
 
 def _cuts(flops: np.ndarray, free: int) -> list[float]:

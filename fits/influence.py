@@ -45,5 +45,6 @@ def influence(fit: Fit, data: pd.DataFrame) -> pd.DataFrame:
             "heavy": leverage > _HEAVY * leverage.mean(),
         }
     )
-    order = np.argsort(-np.abs(deviations) - 100 * table["heavy"].to_numpy(), kind="stable")
+    conspicuous = np.maximum(np.abs(deviations) / _OUTLIER, leverage / (_HEAVY * leverage.mean()))
+    order = np.argsort(-conspicuous, kind="stable")
     return table.iloc[order].reset_index(drop=True)

@@ -1,7 +1,7 @@
 """Profile likelihood: how fast the objective rises as one parameter is held away from its best value."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -20,7 +20,8 @@ from fits.result import Fit
 class Profile:
     """Objective at held values of one parameter, and the interval where the likelihood ratio stays below its limit.
 
-    An end is None when the profile does not reach the limit: the parameter is not bounded on that side.
+    An end is None when the profile does not reach the limit as far as it was followed: the runs do not bound the
+    parameter on that side.
     """
 
     parameter: str
@@ -30,6 +31,11 @@ class Profile:
     limit: float
     low: float | None
     high: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain data; where the law allows no fit, the objective is None."""
+        objective = [float(each) if np.isfinite(each) else None for each in self.objective]
+        return {**asdict(self), "values": self.values.tolist(), "objective": objective}
 
 
 def profile(
@@ -49,7 +55,7 @@ def profile(
 
     Args:
         points: values tried.
-        width: how many standard errors to either side.
+        width: how many standard errors to either side; widened fourfold, twice, while an end is not found.
         settings: those of ``fits.fit``.
 
     Raises:
@@ -62,11 +68,14 @@ def profile(
     if held is None or held.how != "fitted":
         raise UserError(f"Only a fitted parameter has a profile; '{parameter}' is not one of '{law.name}'.")
     free = sum(each.how == "fitted" for each in whole.parameters.values())
-    values = _grid(whole, law, parameter, points, width)
-    objective = np.array([_held(law, data, parameter, value, whole, settings) for value in values])
     freedom = max(whole.n_runs - free, 1)
     limit = whole.objective.value * (1 + float(chi2.ppf(level, 1)) / freedom)
-    low, high = _crossings(values, objective, held.value, limit)
+    for reach in (width, 4 * width, 16 * width):
+        values = _grid(whole, law, parameter, points, reach)
+        objective = np.array([_held(law, data, parameter, value, whole, settings) for value in values])
+        low, high = _crossings(values, objective, held.value, limit)
+        if low is not None and high is not None:
+            break
     return Profile(parameter, values, objective, held.value, limit, low, high)
 
 

@@ -99,6 +99,8 @@ class DataRecord(Schema):
     loss: str
     rows: int
     sha256: str
+    where: str | None = None
+    """The condition that chose the rows, when one did."""
 
 
 class Fit(Schema):

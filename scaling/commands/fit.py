@@ -57,6 +57,15 @@ def fit(
     at: Annotated[
         list[str] | None, typer.Option(help="Ask for advice at C=1e24, or a prediction at N=7e9,D=2e12.")
     ] = None,
+    against: Annotated[
+        list[str] | None, typer.Option(help="Compare with this law by backtest, AIC and BIC; again for more.")
+    ] = None,
+    profile: Annotated[
+        list[str] | None, typer.Option(help="Profile-likelihood interval of this parameter; again for more.")
+    ] = None,
+    approaches: Annotated[
+        float | None, typer.Option(help="Envelope, IsoFLOP minima and this law side by side at this many FLOPs.")
+    ] = None,
     backtest: Annotated[bool, typer.Option("--backtest", help="Fit small runs, predict large ones.")] = False,
     compute: Annotated[str | None, typer.Option(help="Column or expression of FLOPs, for the backtest.")] = None,
     keep_duplicates: Annotated[bool, typer.Option("--keep-duplicates", help="Allow rows that repeat.")] = False,
@@ -71,8 +80,12 @@ def fit(
     """
     import fits
     from fits import backtest as backtests
+    from fits.approaches import approaches_of
     from fits.decisions import decide
+    from fits.influence import influence
+    from fits.profile import profile as profile_of
     from fits.runs import filter_rows, read_table
+    from scaling.commands import fit_tables
     from scaling.console import print_json
 
     bound = pairs(bind, "--bind")
@@ -88,8 +101,10 @@ def fit(
     frame = read_table(table)
     if where is not None:
         frame = filter_rows(frame, where, source=table).reset_index(drop=True)
+    # Names that only a compared law has are its own; a name that none has is refused by the fit.
+    theirs = {name for each in against or [] for name in fits.get_law(each).variable_names} - {*chosen.variable_names}
     settings: dict[str, Any] = {
-        "bind": bound,
+        "bind": {name: text for name, text in bound.items() if name not in theirs},
         "objective": objective,
         "delta": delta,
         "fix": numbers(pairs(fix, "--fix"), "--fix"),
@@ -110,8 +125,23 @@ def fit(
         level=level,
         **settings,
     )
-    result = result.model_copy(update={"decisions": {text: decide(result, point) for text, point in asked.items()}})
+    result = result.model_copy(
+        update={
+            "decisions": {text: decide(result, point) for text, point in asked.items()},
+            "data": result.data.model_copy(update={"where": where}),
+        }
+    )
+    runs = influence(result, frame)
+    conspicuous = runs.loc[runs["outlier"] | runs["heavy"]]
     score = backtests.backtest(chosen, frame, compute=compute, **settings) if backtest else None
+    scores, notes = [], []
+    if against:
+        every = {**settings, "bind": bound}
+        scores, notes = backtests.compare_laws([chosen, *against], frame, compute=compute, **every)
+    # A likelihood ratio needs the likelihood of least squares, whatever the point was fitted with.
+    squares = {**settings, "objective": "least-squares" if objective == "least-squares" else "log-least-squares"}
+    profiles = [profile_of(chosen, frame, each, level=level, **squares) for each in profile or []]
+    advice = approaches_of(result, frame, approaches, compute=compute) if approaches is not None else []
     if out is not None:
         result.save(out)
     if plot is not None:
@@ -121,54 +151,25 @@ def fit(
     if as_json:
         from dataclasses import asdict
 
-        print_json({**result.report(), **({"backtest": asdict(score)} if score else {})})
+        more = {
+            "backtest": asdict(score) if score else None,
+            "against": {"scores": [asdict(each) for each in scores], "warnings": notes} if scores else None,
+            "profiles": [each.as_dict() for each in profiles],
+            "approaches": [asdict(each) for each in advice],
+            "conspicuous_runs": conspicuous.to_dict(orient="records"),
+        }
+        print_json({**result.report(), **{key: each for key, each in more.items() if each}})
         return
-    _print(result)
+    fit_tables.print_fit(result)
+    fit_tables.print_conspicuous(conspicuous, result.n_runs)
     if score is not None:
-        _print_backtest(score)
-
-
-def _print(result: Any) -> None:
-    from scaling.console import print_table, quantity, say
-
-    say(f"{result.law}: {result.formula}")
-    say(
-        f"{result.n_runs} runs, {result.objective.name} {result.objective.value:.10g}, "
-        f"scatter {result.residual_scale:.3g}, {result.bootstrap.kind} bootstrap ({result.bootstrap.reason})"
-    )
-    rows = [
-        [name, each.value, f"{quantity(each.low)} to {quantity(each.high)}", each.standard_error, each.how]
-        for name, each in result.parameters.items()
-    ]
-    print_table(["parameter", "value", f"{result.level:.0%} interval", "standard error", ""], rows)
-    proof = result.convergence
-    condition = "singular" if proof.condition_number is None else quantity(proof.condition_number)
-    say(
-        f"{'converged' if proof.converged else 'NOT CONVERGED'}: gradient {proof.gradient_norm:.1e}, "
-        f"{proof.starts_at_best} of {proof.starts} descents at the best, condition number {condition}"
-    )
-    for text, answer in result.decisions.items():
-        rows = [
-            [name, each["value"], f"{quantity(each['low'])} to {quantity(each['high'])}"]
-            for name, each in answer.items()
-            if isinstance(each, dict) and "low" in each
-        ]
-        print_table([f"at {text}", "value", f"{result.level:.0%} interval"], rows)
-        beyond = {name: each for name, each in answer["extrapolation_decades"].items() if each}
-        if beyond:
-            say("beyond the runs by " + ", ".join(f"{each:+.1f} decades in {name}" for name, each in beyond.items()))
-    for warning in result.warnings:
-        say(f"warning: {warning}")
-
-
-def _print_backtest(score: Any) -> None:
-    from scaling.console import print_table
-
-    rows = [
-        [cut.flops, cut.fitted, cut.predicted, round(cut.decades, 2), f"{cut.error:.2%}", f"{cut.bias:+.2%}"]
-        for cut in score.cuts
-    ]
-    print_table(["fitted up to", "runs", "predicted", "decades beyond", "error", "bias"], rows, title="backtest")
+        fit_tables.print_backtest(score)
+    if scores:
+        fit_tables.print_comparison(scores, notes)
+    if profiles:
+        fit_tables.print_profiles(profiles, level)
+    if approaches is not None:
+        fit_tables.print_approaches(advice, approaches)
 
 
 def register(app: typer.Typer) -> None:

@@ -45,6 +45,13 @@ OTHERS: dict[str, tuple[dict[str, float], list[tuple[str, float, float]]]] = {
         {"E": 1.5, "A": 200, "B": 3, "G": 3000, "alpha": 0.8, "beta": 0.7, "gamma": 0.4},
         [("W", 256, 4096), ("H", 3, 80), D],
     ),
+    "gemstones-shape": (
+        {
+            **{"E": 1.6, "A": 20, "B": 3, "P": 300, "G": 3000},
+            **{"alpha": 0.7, "beta": 0.8, "rho": 0.35, "gamma": 0.4},
+        },
+        [("W", 64, 4096), ("H", 2, 80), ("N", 1e6, 1e10), ("D", 1e8, 1e12)],
+    ),
     "farseer": (
         {"s": -0.02, "q": 0.17, "S": 0.1, "B": 88, "b": -0.1, "Q": -5.3, "A": -0.12, "a": 0.12, "E": 0.42},
         [("N", 1e8, 1e10), D],
@@ -59,7 +66,14 @@ def columns(spans: list[tuple[str, float, float]], rows: int, seed: int) -> dict
     return {name: low * (high / low) ** rng.random(rows) for name, low, high in spans}
 
 
-def check(law: fits.Law, truth: dict[str, float], data: dict[str, np.ndarray], response: str, noise: float) -> None:
+def check(
+    law: fits.Law,
+    truth: dict[str, float],
+    data: dict[str, np.ndarray],
+    response: str,
+    noise: float,
+    fix: dict[str, float] | None = None,
+) -> None:
     rng = np.random.default_rng(11)
     exact = law.evaluate(truth, data)
     signed = (exact <= 0).any()
@@ -74,6 +88,7 @@ def check(law: fits.Law, truth: dict[str, float], data: dict[str, np.ndarray], r
         bind={name: name for name in data},
         objective=objective,
         bootstrap=100,
+        fix=fix,
     )
     reached = fit.objective.value
     if not signed:
@@ -113,3 +128,17 @@ def test_repeated_data_with_its_base_law_fixed() -> None:
     fit = fits.fit(published.law, data, loss="observed", bind={v: v for v in "NDU"}, fix=base, bootstrap=300)
     for name in ("R_D", "R_N"):
         assert abs(fit.values[name] - truth[name]) < 4.5 * fit.parameters[name].standard_error
+
+
+@pytest.mark.parametrize(("name", "anchor"), [("tao-isoflop", "K1"), ("tao-derivative", "N0")])
+def test_vocabulary_laws_given_their_anchor(name: str, anchor: str) -> None:
+    """Coefficient and anchor multiply, so one of them is given."""
+    published = fits.published(name)
+    data = columns([("N", 3e7, 1e11), ("d", 512, 8192)], 300, seed=9)
+    truth = published.record.coefficients
+    check(published.law, truth, data, "observed", noise=0.002, fix={anchor: truth[anchor]})
+
+
+def test_every_law_is_recovered_here() -> None:
+    asked = {fits.published(name).law.name for name in SETS} | set(OTHERS)
+    assert {law.name for law in fits.list_laws()} == asked | {"muennighoff", "tao-isoflop", "tao-derivative"}

@@ -75,6 +75,27 @@ def test_every_option_together(table: Path, tmp_path: Path) -> None:
     assert set(fit.decisions) == {"C=1e20", "N=1e9,D=1e11"}
 
 
+def test_laws_side_by_side_profiles_approaches_and_conspicuous_runs(table: Path) -> None:
+    frame = pd.read_csv(table)
+    frame.loc[20, "loss"] *= 1.2
+    frame["flops"] = 6 * frame["Their Size"] * frame["tokens"]
+    frame.to_csv(table, index=False)
+    asked = (
+        *("fit", str(table), "--law", "hoffmann", "--bootstrap", "60", "--against", "gadre", "--against", "power-law"),
+        *("--bind", "C=flops", "--profile", "alpha", "--approaches", "1e21", "--where", "loss < 60"),
+    )
+    code, out, err = run(*asked, "--json")
+    assert code == 0, err
+    data = json.loads(out)
+    assert {each["law"] for each in data["against"]["scores"]} == {"hoffmann", "gadre", "power-law"}
+    assert data["profiles"][0]["low"] < data["parameters"]["alpha"]["value"] < data["profiles"][0]["high"]
+    assert [each["approach"][0] for each in data["approaches"]] == ["1", "2", "3"]
+    assert data["conspicuous_runs"][0]["row"] == 21 and data["conspicuous_runs"][0]["outlier"]
+    assert data["data"]["where"] == "loss < 60"
+    code, out, err = run(*asked)
+    assert code == 0 and "laws by backtest" in out and "profile likelihood" in out and "approach" in out, err
+
+
 def test_a_formula_of_ones_own(table: Path) -> None:
     code, out, err = run(
         *("fit", str(table), "--law", "E + A*N**a + B/D**b", "--bind", "N=`Their Size`", "--bind", "D=tokens"),
