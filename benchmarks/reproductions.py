@@ -6,10 +6,13 @@ Run: python benchmarks/reproductions.py [DATA_FOLDER]
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import brentq
 
 import fits
 from fits.allocate import optimal_allocation, surface
@@ -228,9 +231,85 @@ def tao() -> Iterator[Row]:
             row.V_app2,
             fits.published("tao-derivative").evaluate(N=size, d=width).value,
         )
-        flops = (size / np.exp(-2.4846510161625193)) ** 2
-        ours = optimal_vocabulary(fits.published("tao-loss"), size, width, flops)
+        ours = optimal_vocabulary(fits.published("tao-loss"), size, width, compute_optimal(size))
         yield source, f"V by approach 3 at {size:.3g}", row.V_app3, ours
+
+
+def tao_refits() -> Iterator[Row]:
+    """The three approaches fitted again; approach 3 also with tokens per character taken at V instead of V / 1000."""
+    source = "Tao et al. (arXiv 2407.13623), refitted"
+    frame = read_table(DATA / "vocab_tao" / "exp_data.csv")
+    lowest = frame.sort_values("FLOPs", kind="stable")
+    lowest = lowest[lowest["Lossu"] <= lowest["Lossu"].cummin()]
+    power = fits.custom_law("exp(K)*C**p", ["C"], domains={"K": "real"})
+    bind = {"C": "FLOPs"}
+    settings = {"bind": bind, "loss": "vocab_size*embed_dim", "bootstrap": 0, "duplicates": "keep"}
+    first = fits.fit(power, lowest, **settings)
+    budget = compute_optimal(70e9)
+    ours = first.predict(C=budget) / 8192
+    yield source, "approach 1, running minimum without interpolated points: V at 70B (re-analysis)", 302951, ours
+
+    sizes = np.array([33e6, 85e6, 151e6, 302e6, 631e6, 1130e6, 2870e6])
+    widths = np.array([512, 768, 768, 1024, 1536, 2048, 3200])
+    best = [stationary_vocabulary(size, width) * width for size, width in zip(sizes, widths, strict=True)]
+    table = {"x": sizes[1:] / sizes[0], "y": best[1:] / best[0]}
+    slope = fits.fit(fits.custom_law("x**gamma", ["x"]), table, loss="y", bind={"x": "x"}, bootstrap=0)
+    yield source, "approach 2: gamma", 0.8353974035228025, slope.values["gamma"]
+
+    large = frame[frame["FLOPs"] >= 2.18e17].reset_index(drop=True)
+    curves = (large["vocab_size"].astype(str) + large["Non_vocab_parameters"].astype(str)).to_numpy()
+    for what, divisor, objective, size_70b in (
+        ("as published", 1000, 62.2914e-3, 219273),
+        ("f(V) right", 1, None, 66401),
+    ):
+        tokens = large["num_characters"] * tokens_per_character(large["vocab_size"] / divisor) / 1e9
+        fit = fits.fit(
+            "tao-loss",
+            large.assign(tokens=tokens),
+            loss="Lossu",
+            bind={"N": "Non_vocab_parameters/1e6", "V": "vocab_size/1e3", "d": "embed_dim/1e3", "D": "tokens"},
+            objective="huber",
+            tie={"a1": "b"},
+            cluster=curves,
+            bootstrap=400,
+            level=0.9,
+        )
+        if objective is not None:
+            yield (
+                source,
+                f"approach 3, {what}: objective (the printed coefficients give 62.2917e-3)",
+                objective,
+                (fit.objective.value),
+            )
+        if objective is not None:
+            exponent = fit.parameters["a2"]
+            yield source, "approach 3: a2, 90 % over training curves, low (re-analysis)", 0.02, exponent.low
+            yield source, "approach 3: a2, 90 % over training curves, high (re-analysis)", 1.4, exponent.high
+        law = fits.published("tao-loss")
+        law = replace(law, record=law.record.model_copy(update={"coefficients": fit.values}))
+        yield source, f"approach 3, {what}: V at 70B", size_70b, optimal_vocabulary(law, 70e9, 8192, budget)
+
+
+_TOKENS = (0.00639222, -0.15811069, 1.20470122)
+"""Tao's tokens per character, a quadratic in ln V (arXiv 2407.13623, section A.3)."""
+
+
+def tokens_per_character(size: Any) -> Any:
+    return np.polyval(_TOKENS, np.log(np.minimum(size, 200_000)))
+
+
+def stationary_vocabulary(params: float, width: float) -> float:
+    """Where 6 (N + V d) f(V), the FLOPs of a character, is least."""
+
+    def slope(log_v: float) -> float:
+        rise = np.polyval(np.polyder(_TOKENS), log_v)
+        return width * np.exp(log_v) * np.polyval(_TOKENS, log_v) + (params + width * np.exp(log_v)) * rise
+
+    return float(np.exp(brentq(slope, np.log(500), np.log(190_000), xtol=1e-13)))
+
+
+def compute_optimal(params: float) -> float:
+    return (params / np.exp(fits.published("tao-isoflop").record.coefficients["K1"])) ** 2
 
 
 def isoflop_tables() -> Iterator[Row]:
@@ -325,6 +404,7 @@ SOURCES: list[Callable[[], Iterator[Row]]] = [
     muennighoff,
     clark,
     tao,
+    tao_refits,
     isoflop_tables,
     olmo,
     marin,
