@@ -45,6 +45,10 @@ def three_approaches(
         except UserError as error:
             found.append(Advice(name, None, None, None, str(error)))
         else:
+            if line.exponent.low < 0 and line.exponent.high > 1:
+                why = "Not identified: the exponent's interval holds both 0 and 1; add sizes at equal FLOPs."
+                found.append(Advice(name, None, None, None, why))
+                continue
             found.append(Advice(name, line.exponent, line.size(at), line.tokens(at)))
     best = optimal_allocation(surface(fit), at)
     found.append(Advice("3 parametric", best.size_exponent, best.size, best.tokens))
