@@ -1,34 +1,43 @@
-"""How fast fits are, in CPU seconds on one core, beside the procedures of the study scripts on the same data.
+"""How fast fits are, in CPU seconds on one core, beside public packages and one study's procedure on the same data.
 
-The peers' procedures are run here on a sample and scaled up, since whole they take minutes:
+The peers run whole, in an environment of their own that this script makes (`fit_peers.py`; minutes): `chinchilla` with
+Hoffmann's 4500 starts, `simple-scaling-laws` with 4000 draws, and the procedure of arXiv 2404.10102 (4500 starts of
+L-BFGS-B with numerical gradients, then one BFGS with automatic gradients for each of 4000 resamples).
 
-- grid: 4500 starts of L-BFGS-B with numerical gradients (Hoffmann's grid; Besiroglu's notebook, OLMo-core and the
-  `chinchilla` package differ in starts and optimiser but share the plan);
-- bootstrap: one BFGS with exact gradients from Hoffmann's parameters for each of 4000 resamples (Besiroglu's notebook).
-
-With `pip install chinchilla` that package is timed as well; `simple-scaling-laws` needs Python 3.12 and is left out.
-
-Run: OMP_NUM_THREADS=1 python benchmarks/fit_speed.py [DATA_FOLDER]
+Run: OMP_NUM_THREADS=1 python benchmarks/fit_speed.py [DATA_FOLDER] [--peers PYTHON]
+PYTHON is an interpreter that has the packages fit_peers.py needs; without it one is made in a temporary folder.
 """
 
-import importlib.util
-import itertools
+import argparse
+import json
+import os
 import platform
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from scipy.optimize import minimize
+import pandas as pd
 
 import fits
+from fits.binding import bind_table
 from fits.runs import filter_rows, read_table
+from fits.solver.coordinates import Coordinates
+from fits.solver.model import bind as bind_model
+from fits.solver.objective import make_objective
+from fits.solver.problem import Problem
+from fits.solver.search import descend
 
-DATA = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+HERE = Path(__file__).resolve().parent
+DATA = HERE.parents[1] / "shared" / "data"
 BIND = {"N": "N", "D": "D"}
-STARTS, RESAMPLES = 45, 40
+RESAMPLES = 4000
 REPEATS = 5
+PACKAGES = ("chinchilla", "simple-scaling-laws", "autograd", "scipy", "pandas")
 
 
 def cpu(job: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -41,70 +50,60 @@ def cpu(job: Callable[[], object], repeats: int = REPEATS) -> float:
     return best
 
 
-def huber(parameters: np.ndarray, x: np.ndarray, y: np.ndarray, target: np.ndarray) -> tuple[float, np.ndarray]:
-    """Besiroglu's objective and gradient in (log A, log B, log E, alpha, beta), summed."""
-    a, b, e, alpha, beta = parameters
-    terms = np.stack([a - alpha * x, b - beta * y, np.full_like(x, e)])
-    top = terms.max(axis=0)
-    total = np.exp(terms - top).sum(axis=0)
-    residual = target - (top + np.log(total))
-    bent = np.clip(residual, -1e-3, 1e-3)
-    shares = np.exp(terms - top) / total
-    pull = -bent * shares
-    gradient = np.array([pull[0].sum(), pull[1].sum(), pull[2].sum(), -(pull[0] * x).sum(), -(pull[1] * y).sum()])
-    return float((bent * (residual - bent / 2)).sum()), gradient
+def peers(frame: pd.DataFrame, python: str | None) -> dict[str, dict[str, Any]]:
+    """CPU seconds and results of the peers on a table with columns N, D and loss."""
+    with tempfile.TemporaryDirectory() as folder:
+        if python is None:
+            subprocess.run([sys.executable, "-m", "venv", f"{folder}/venv"], check=True)
+            python = f"{folder}/venv/bin/python"
+            # simple-scaling-laws asks for Python 3.12 and runs on 3.11.
+            install = [python, "-m", "pip", "install", "--quiet", "--ignore-requires-python", *PACKAGES]
+            subprocess.run(install, check=True)
+        table, out = Path(folder) / "table.csv", Path(folder) / "peers.json"
+        frame.to_csv(table, index=False)
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}
+        subprocess.run([python, HERE / "fit_peers.py", table, out], check=True, env=environment)
+        return json.loads(out.read_text())
 
 
-def chinchilla() -> None:
+def same_resamples(frame: pd.DataFrame, fit: fits.Fit) -> np.ndarray:
+    """Our objective on each of the study's own resamples (NumPy's legacy generator, seed 42), [4000]."""
+    law = fits.get_law("hoffmann")
+    bound = bind_table(law, frame, bind=BIND)
+    model = bind_model(law.expression, bound.variables, law.parameter_names, law.parameter_names)
+    coordinates = Coordinates(tuple(each.domain for each in law.parameters), model.logarithmic)
+    rows = len(bound.loss)
+    np.random.seed(42)
+    drawn = [np.random.choice(np.arange(rows), size=rows, replace=True) for _ in range(RESAMPLES)]
+    counts = np.array([np.bincount(each, minlength=rows) for each in drawn], dtype=float)
+    problem = Problem(model, coordinates, make_objective("log-huber", 1e-3), np.log(bound.loss), counts)
+    start = coordinates.solver(np.array(list(fit.values.values())))
+    return descend(problem, np.repeat(start[None], RESAMPLES, axis=0)).value
+
+
+def chinchilla(python: str | None) -> None:
     frame = read_table(DATA / "epoch_chinchilla" / "svg_extracted_data.csv")
     frame = filter_rows(frame, f"loss < {float(np.sort(frame['loss'])[-5])!r}")
     size = frame["Model Size"].to_numpy(float)
-    table = {"N": size, "D": frame["Training FLOP"].to_numpy(float) / 6 / size, "loss": frame["loss"].to_numpy(float)}
-    x, y, target = np.log(table["N"]), np.log(table["D"]), np.log(table["loss"])
+    tokens = frame["Training FLOP"].to_numpy(float) / 6 / size
+    table = pd.DataFrame({"N": size, "D": tokens, "loss": frame["loss"].to_numpy(float)})
 
     best = cpu(lambda: fits.fit("hoffmann", table, bind=BIND, bootstrap=0))
-    both = cpu(lambda: fits.fit("hoffmann", table, bind=BIND, bootstrap=4000))
-    squares = {"objective": "least-squares"}
-    least = cpu(lambda: fits.fit("hoffmann", table, bind=BIND, bootstrap=4000, **squares))
-    least -= cpu(lambda: fits.fit("hoffmann", table, bind=BIND, bootstrap=0, **squares))
+    both = cpu(lambda: fits.fit("hoffmann", table, bind=BIND, bootstrap=RESAMPLES))
+    squares = cpu(lambda: fits.fit("hoffmann", table, bind=BIND, bootstrap=RESAMPLES, objective="least-squares"))
     fit = fits.fit("hoffmann", table, bind=BIND, bootstrap=0)
 
-    grid = list(itertools.product([0, 5, 10, 15, 20, 25], [0, 5, 10, 15, 20, 25], [-1, -0.5, 0, 0.5, 1],
-                                  [0, 0.5, 1, 1.5, 2], [0, 0.5, 1, 1.5, 2]))  # fmt: skip
-    chosen = [grid[index] for index in np.random.default_rng(0).choice(len(grid), STARTS, replace=False)]
-    reached: list[float] = []
-
-    def from_grid() -> None:
-        for start in chosen:
-            result = minimize(lambda p: huber(p, x, y, target)[0], start, method="L-BFGS-B")
-            reached.append(float(result.fun))
-
-    grid_seconds = cpu(from_grid, 1) / STARTS * 4500
-
-    np.random.seed(42)
-    published = np.array([np.log(406.4), np.log(410.7), np.log(1.69), 0.34, 0.28])
-    ours, theirs = [], []
-    rows = [np.random.choice(np.arange(240), size=240, replace=True) for _ in range(RESAMPLES)]
-
-    def notebook() -> None:
-        for chosen_rows in rows:
-            sample = x[chosen_rows], y[chosen_rows], target[chosen_rows]
-            theirs.append(float(minimize(huber, published, args=sample, jac=True, method="BFGS").fun))
-
-    bootstrap_seconds = cpu(notebook, 1) / RESAMPLES * 4000
-    for chosen_rows in rows:
-        resample = {name: column[chosen_rows] for name, column in table.items()}
-        again = fits.fit("hoffmann", resample, bind=BIND, bootstrap=0, duplicates="keep")
-        ours.append(again.objective.value)
-    worse = int((np.array(ours) > np.array(theirs) * (1 + 1e-9)).sum())
-
-    line("best fit, Huber", best, "grid of 4500 starts", grid_seconds)
-    line("fit + 4000 Huber resamples", both, "grid + 4000 BFGS resamples", grid_seconds + bootstrap_seconds)
-    line("4000 least-squares resamples", least, "simple-scaling-laws, not run here", None)
-    print(f"objective: ours {fit.objective.value:.13e}, best of the grid sample {min(reached):.13e}")
-    print(f"resamples where ours is above theirs by 1e-9: {worse} of {RESAMPLES}")
-    if importlib.util.find_spec("chinchilla") is None:
-        print("the `chinchilla` package is not installed here (pip install chinchilla)")
+    theirs = peers(table, python)
+    seconds = {name: each["cpu_seconds"] for name, each in theirs.items()}
+    study = seconds["study, 4500 starts"] + seconds["study, 4000 resamples"]
+    line("best fit, Huber", best, "chinchilla, 4500 starts", seconds["chinchilla package, 4500 starts"])
+    line("best fit, Huber", best, "study, 4500 starts", seconds["study, 4500 starts"])
+    line("fit + 4000 Huber resamples", both, "study, starts and resamples", study)
+    line("fit + 4000 draws, least squares", squares, "simple-scaling-laws", seconds["simple-scaling-laws, 4000 draws"])
+    reached = min(theirs["study, 4500 starts"]["found"], theirs["chinchilla package, 4500 starts"]["found"])
+    print(f"objective: ours {fit.objective.value:.13e}, the peers' best {reached:.13e}")
+    gap = same_resamples(table, fit) / np.array(theirs["study, 4000 resamples"]["found"]) - 1
+    print(f"the study's resamples: ours above by 1e-6 in {(gap > 1e-6).sum()}, below by 1e-6 in {(gap < -1e-6).sum()}")
 
 
 def routed() -> None:
@@ -137,11 +136,14 @@ def line(job: str, ours: float, peer: str, theirs: float | None) -> None:
 
 def main() -> None:
     global DATA
-    if len(sys.argv) > 1:
-        DATA = Path(sys.argv[1])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("data", nargs="?", type=Path, default=DATA)
+    parser.add_argument("--peers", help="interpreter that has the packages of fit_peers.py")
+    given = parser.parse_args()
+    DATA = given.data
     print(f"CPU seconds, one core: {platform.processor() or platform.machine()}, NumPy {np.__version__}")
     if DATA.is_dir():
-        chinchilla()
+        chinchilla(given.peers)
         routed()
     else:
         print(f"the public run tables are not at {DATA}; only the size test runs")
