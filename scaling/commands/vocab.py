@@ -33,7 +33,7 @@ def study(
     """
     from vocab_study.study import study_vocabulary
 
-    wanted = _numbers(sizes)
+    wanted = _numbers(sizes, "--sizes")
     with progress() as bar:
         tasks: dict[str, int] = {}
 
@@ -125,7 +125,7 @@ def choose(
     from vocab_study.predictors import without_vocabulary
     from vocab_study.study import Study
 
-    sizes, kv_bytes = _numbers(compare), None
+    sizes, kv_bytes = _numbers(compare, "--compare"), None
     if plan is not None:
         from scaling.plan import TrainingPlan
 
@@ -213,12 +213,12 @@ def _shares(text: str) -> dict[str, float]:
     return shares
 
 
-def _numbers(text: str) -> list[int]:
+def _numbers(text: str, option: str) -> list[int]:
     try:
         return [int(float(part)) for part in text.split(",") if part.strip()]
     except ValueError:
         raise UserError(
-            f"--sizes is '{text}'; it must be whole numbers with commas between, such as 1024,2048."
+            f"{option} is '{text}'; it must be whole numbers with commas between, such as 1024,2048."
         ) from None
 
 
