@@ -15,6 +15,8 @@ from trainer_small.architecture import Architecture
 
 TRAINED_ELSEWHERE = {"demo", "sweep run", "sweep run-one", "sweep status", "sweep table"}
 """Commands that train or look at trained runs: their examples are run where runs are made."""
+FETCHES = {"data get"}
+"""Commands that need the internet."""
 
 
 def _commands(command, path=()):
@@ -53,7 +55,7 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in TRAINED_ELSEWHERE])
+@pytest.mark.parametrize("name", [name for name in COMMANDS if name not in TRAINED_ELSEWHERE | FETCHES])
 def test_the_example_runs(name, folder, monkeypatch):
     monkeypatch.chdir(folder)
     if name.startswith("vocab") or name == "sweep design":
