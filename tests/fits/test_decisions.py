@@ -196,3 +196,28 @@ def test_an_outlier_and_a_heavy_run_are_named() -> None:
     assert bool(table.loc[11, "outlier"])
     assert bool(table.loc[len(frame), "heavy"])
     assert table["leverage"].sum() == pytest.approx(5, rel=1e-6)
+
+
+def test_tokens_to_be_served_make_the_best_model_smaller() -> None:
+    """arXiv 2401.00448: training and serving from one budget, checked against every size tried one by one."""
+    law, flops, served = fits.get_law("hoffmann"), 1e22, 2e12
+    plain = optimal_allocation(surface((law, TRUTH)), flops)
+    aware = optimal_allocation(surface((law, TRUTH), inference_tokens=served), flops)
+    sizes = np.geomspace(1e8, 1e11, 20_000)
+    tokens = (flops - 2 * sizes * served) / (6 * sizes)
+    kept = tokens > 0
+    loss = law.evaluate(TRUTH, {"N": sizes[kept], "D": tokens[kept]})
+    assert aware.size.value == pytest.approx(sizes[kept][loss.argmin()], rel=1e-3)
+    assert loss.min() * (1 - 1e-7) < aware.loss.value <= loss.min() * (1 + 1e-12)
+    assert aware.size.value < plain.size.value and aware.tokens_per_parameter.value > plain.tokens_per_parameter.value
+
+
+def test_unique_tokens_that_run_out_move_compute_into_size() -> None:
+    """arXiv 2305.16264: beyond a few epochs another token is worth little, another parameter still something."""
+    scarce, plenty = (
+        optimal_allocation(surface(fits.published("muennighoff"), others={"U": unique}), 1e22) for unique in (1e9, 1e13)
+    )
+    assert scarce.loss.value > plenty.loss.value
+    assert scarce.tokens.value > 1e9  # it repeats
+    with pytest.raises(UserError, match="needs a value of U"):
+        surface(fits.published("muennighoff"))
