@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy.interpolate import griddata, interp1d
 from scipy.optimize import brentq
 
 import fits
@@ -19,7 +20,7 @@ from fits.allocate import optimal_allocation, surface
 from fits.binding import bind_table
 from fits.files import write_text
 from fits.isoflop import isoflop_frontier
-from fits.runs import filter_rows, read_table
+from fits.runs import column_values, filter_rows, read_table
 from fits.solver.coordinates import Coordinates
 from fits.solver.model import bind as bind_model
 from fits.solver.objective import make_objective
@@ -239,15 +240,25 @@ def tao_refits() -> Iterator[Row]:
     """The three approaches fitted again; approach 3 also with tokens per character taken at V instead of V / 1000."""
     source = "Tao et al. (arXiv 2407.13623), refitted"
     frame = read_table(DATA / "vocab_tao" / "exp_data.csv")
-    lowest = frame.sort_values("FLOPs", kind="stable")
-    lowest = lowest[lowest["Lossu"] <= lowest["Lossu"].cummin()]
-    power = fits.custom_law("exp(K)*C**p", ["C"], domains={"K": "real"})
-    bind = {"C": "FLOPs"}
-    settings = {"bind": bind, "loss": "vocab_size*embed_dim", "bootstrap": 0, "duplicates": "keep"}
-    first = fits.fit(power, lowest, **settings)
     budget = compute_optimal(70e9)
-    ours = first.predict(C=budget) / 8192
-    yield source, "approach 1, running minimum without interpolated points: V at 70B (re-analysis)", 302951, ours
+    printed = {"N": (-2.4846510161625193, 0.5), "N_v": (-1.589031299255507, 0.4163622634135234), "H": (1.85958504, 0.5)}
+    lowest = on_the_frontier(pd.concat([frame, tao_interpolated(frame)]))
+    for name, column in (("N", "Non_vocab_parameters"), ("N_v", "vocab_size*embed_dim"), ("H", "num_characters")):
+        law = fits.custom_law("exp(K)*C**p", ["C"], domains={"K": "real"})
+        held = {} if name == "N_v" else {"p": 0.5}
+        settings = {"bind": {"C": "FLOPs"}, "loss": column, "bootstrap": 0, "duplicates": "keep"}
+        fit = fits.fit(law, lowest, fix=held, **settings)
+        logs = printed[name][0] + printed[name][1] * np.log(lowest["FLOPs"].to_numpy(float))
+        residual = np.log(column_values(lowest, column)) - logs
+        there = float(make_objective("log-huber", 1e-3).penalties(residual).sum())
+        what = "objective at the printed coefficients; free"
+        yield source, f"approach 1, {name}: {what}", there, fit.objective.value
+        yield source, f"approach 1, {name}: K", printed[name][0], fit.values["K"]
+        if name == "N_v":
+            yield source, "approach 1, N_v: exponent", printed[name][1], fit.values["p"]
+    plain = fits.fit(law, on_the_frontier(frame), **{**settings, "loss": "vocab_size*embed_dim"})
+    ours = plain.predict(C=budget) / 8192
+    yield source, "approach 1, runs alone: V at 70B (re-analysis)", 302951, ours
 
     sizes = np.array([33e6, 85e6, 151e6, 302e6, 631e6, 1130e6, 2870e6])
     widths = np.array([512, 768, 768, 1024, 1536, 2048, 3200])
@@ -296,6 +307,35 @@ _TOKENS = (0.00639222, -0.15811069, 1.20470122)
 
 def tokens_per_character(size: Any) -> Any:
     return np.polyval(_TOKENS, np.log(np.minimum(size, 200_000)))
+
+
+def on_the_frontier(frame: pd.DataFrame) -> pd.DataFrame:
+    """The points that have the lowest loss of all with as few FLOPs or fewer."""
+    ordered = frame.sort_values("FLOPs", kind="stable").reset_index(drop=True)
+    return ordered[ordered["Lossu"] <= ordered["Lossu"].cummin()].reset_index(drop=True)
+
+
+def tao_interpolated(frame: pd.DataFrame) -> pd.DataFrame:
+    """The points that approach 1 adds between the runs: along N and H together, and along V at the end of training."""
+    sizes, lengths = (np.sort(frame[name].unique()) for name in ("Non_vocab_parameters", "num_characters"))
+    vocabularies = np.sort(frame["vocab_size"].unique())
+    added = []
+    path = np.stack([np.geomspace(each[0], each[-1], 50) for each in (sizes, lengths)], axis=1)
+    for size in vocabularies:
+        runs = frame[frame["vocab_size"] == size]
+        loss = griddata(runs[["Non_vocab_parameters", "num_characters"]], runs["Lossu"], path, method="cubic")
+        added += [(size, *at, each) for at, each in zip(path, loss, strict=True) if np.isfinite(each)]
+    fine = np.geomspace(vocabularies[0], vocabularies[-1], 20)
+    for params, tokens in zip(sizes, (1.2e9, 3.0e9, 5.3e9, 11.7e9, 27.7e9, 54.8e9), strict=True):
+        last = frame[frame["Non_vocab_parameters"] == params].groupby("vocab_size", sort=True)["Lossu"].last()
+        curve = interp1d(last.index, last.to_numpy(), kind="quadratic", fill_value="extrapolate")  # type: ignore[arg-type]
+        added += [(size, params, tokens / tokens_per_character(size), float(curve(size))) for size in fine]
+    table = pd.DataFrame(added, columns=["vocab_size", "Non_vocab_parameters", "num_characters", "Lossu"])
+    steps = np.searchsorted([5e7, 2e8, 5e8, 1e9, 2e9], table["Non_vocab_parameters"])
+    table["embed_dim"] = np.array([512, 768, 1024, 1536, 2048, 3200])[steps]
+    params = table["Non_vocab_parameters"] + table["vocab_size"] * table["embed_dim"]
+    table["FLOPs"] = 6 * params * table["num_characters"] * tokens_per_character(table["vocab_size"])
+    return table
 
 
 def stationary_vocabulary(params: float, width: float) -> float:

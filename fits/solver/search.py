@@ -98,8 +98,10 @@ def _descend_far(problem: Problem, begun: np.ndarray) -> Minima:
     rough = minimise(first, begun, curvature="reweighted", iterations=30, damping=1e-3, tolerance=1e-6)
     minima = _follow(problem, rough.u)
     ahead = np.argsort(minima.value)[:_FINALISTS]
-    if not minima.met[ahead].all():  # a long curved valley: only the best go on
-        further = minimise(problem, minima.u[ahead], iterations=2000)
+    if not minima.met[ahead].all():  # a long curved valley, or no curvature: only the best go on
+        # Between runs that lie far apart a sharp objective is straight; reweighting has a slope and a step there too.
+        nudged = minimise(problem, minima.u[ahead], curvature="reweighted", iterations=100, damping=1e-6)
+        further = minimise(problem, nudged.u, iterations=2000)
         minima.u[ahead], minima.value[ahead], minima.met[ahead] = further.u, further.value, further.met
     return minima
 

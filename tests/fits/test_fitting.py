@@ -313,3 +313,18 @@ def test_a_token_count_that_is_none_is_named_with_its_row(value: float) -> None:
     table.loc[6, "D"] = value
     with pytest.raises(UserError, match=rf"row 7: D is {value:g}, but D \(training tokens\) must be above 0"):
         fits.fit("hoffmann", table, bind={"N": "N", "D": "D"}, bootstrap=0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_sharp_objective_on_runs_of_few_kinds_still_ends_at_its_minimum(seed: int) -> None:
+    """Residuals in clumps far wider apart than delta leave the objective straight in between; it is convex in K."""
+    rng = np.random.default_rng(seed)
+    clumps = rng.normal(0, 0.5, 6)
+    logs = clumps[rng.integers(6, size=41)] + 1e-9 * rng.standard_normal(41)
+    table = {"x": rng.uniform(1, 10, 41), "y": np.exp(-2.5 + logs)}
+    table["y"] = table["y"] * np.sqrt(table["x"])
+    law = fits.custom_law("exp(K)*x**0.5", ["x"], domains={"K": "real"})
+    fit = fits.fit(law, table, loss="y", bind={"x": "x"}, bootstrap=0)
+    sizes = np.abs((logs - 2.5)[None] - np.sort(logs - 2.5)[:, None])
+    least = np.where(sizes < 1e-3, sizes**2 / 2, 1e-3 * (sizes - 5e-4)).sum(axis=1).min()
+    assert fit.convergence.converged and fit.objective.value <= least * (1 + 1e-9)
