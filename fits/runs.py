@@ -61,6 +61,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("loss", "validation cross-entropy", "nats/token"),
     Column("bits_per_byte", "validation loss for each byte of text", "bits/byte"),
     Column("loss_standard_error", "standard error of loss", "nats/token", domain="non-negative"),
+    Column("unigram_loss", "cross-entropy of the training text's unigrams; L_u is loss less this", "nats/token"),
     Column("tokenizer", "tokenizer folder or name", **_TEXT),
     Column("corpus", "training corpus", **_TEXT),
     Column("wall_seconds", "training time", "s", domain="non-negative"),

@@ -8,7 +8,7 @@ import torch
 
 from trainer_small.loss import token_losses
 from trainer_small.model import Model
-from trainer_small.result import Router
+from trainer_small.result import GroupLosses, Router
 from trainer_small.router_load import router_load
 from trainer_small.token_reader import ValidationTokens
 
@@ -17,14 +17,9 @@ from trainer_small.token_reader import ValidationTokens
 class Evaluation:
     """Validation losses; standard errors are over documents, the unit that is sampled."""
 
-    loss: float
-    """Nats per token, end-of-text tokens in."""
-    loss_standard_error: float
-    bits_per_byte: float
-    bits_per_byte_standard_error: float
-    tokens: int
-    bytes: int
-    documents: int
+    all: GroupLosses
+    groups: dict[str, GroupLosses]
+    """By what documents belong to: languages, say."""
 
 
 @torch.no_grad()
@@ -45,23 +40,32 @@ def evaluate(
     for router in model.routers():
         router.load.zero_()
     model.train()
+    return _summary(losses, text), load
+
+
+def _summary(losses: np.ndarray, text: ValidationTokens) -> Evaluation:
+    """The sums over tokens become means with errors over documents."""
     documents = len(text.bytes)
     nats = np.bincount(text.document, weights=losses, minlength=documents)
     tokens = np.bincount(text.document, minlength=documents)
-    loss, loss_error = _ratio(nats, tokens)
-    nats_per_byte, byte_error = _ratio(nats, text.bytes)
-    return (
-        Evaluation(
+    unigram = np.bincount(text.document, weights=text.unigram_losses, minlength=documents)
+
+    def of(chosen: np.ndarray) -> GroupLosses:
+        loss, loss_error = _ratio(nats[chosen], tokens[chosen])
+        nats_per_byte, byte_error = _ratio(nats[chosen], text.bytes[chosen])
+        return GroupLosses(
             loss=loss,
             loss_standard_error=loss_error,
             bits_per_byte=nats_per_byte / math.log(2),
             bits_per_byte_standard_error=byte_error / math.log(2),
-            tokens=len(losses),
-            bytes=int(text.bytes.sum()),
-            documents=documents,
-        ),
-        load,
-    )
+            unigram_loss=float(unigram[chosen].sum() / tokens[chosen].sum()),
+            validation_tokens=int(tokens[chosen].sum()),
+            validation_bytes=int(text.bytes[chosen].sum()),
+            validation_documents=int(chosen.sum()),
+        )
+
+    groups = {text.groups[index]: of(text.group == index) for index in sorted(set(text.group.tolist()))}
+    return Evaluation(all=of(np.ones(documents, dtype=bool)), groups=groups)
 
 
 def _windows(text: ValidationTokens, length: int, batch_tokens: int, device: torch.device):

@@ -89,16 +89,8 @@ def _machine(training: Training, precision: str) -> Machine:
 
 
 def _losses(evaluation: Evaluation, train_losses: list[float]) -> Losses:
-    return Losses(
-        loss=evaluation.loss,
-        loss_standard_error=evaluation.loss_standard_error,
-        bits_per_byte=evaluation.bits_per_byte,
-        bits_per_byte_standard_error=evaluation.bits_per_byte_standard_error,
-        validation_tokens=evaluation.tokens,
-        validation_bytes=evaluation.bytes,
-        validation_documents=evaluation.documents,
-        train_loss=float(np.mean(train_losses[-max(1, len(train_losses) // 10) :])),
-    )
+    recent = float(np.mean(train_losses[-max(1, len(train_losses) // 10) :]))
+    return Losses(**evaluation.all.model_dump(), train_loss=recent, groups=evaluation.groups)
 
 
 def _health(training: Training) -> Health | None:

@@ -25,22 +25,33 @@ class Counts(Schema):
     """UTF-8 bytes of the training text seen, at the mean bytes per token of the training split."""
 
 
-class Losses(Schema):
-    """On the fixed validation text.
+class GroupLosses(Schema):
+    """On the fixed validation text, or the part of it that is one group's.
 
     The standard errors are over its documents: how far another text would move the loss. Runs on the same text
     share that error, so the difference of two of them is known far better.
     """
 
     loss: float
+    """Nats per token, end-of-text tokens in."""
     loss_standard_error: float
     bits_per_byte: float
     bits_per_byte_standard_error: float
+    unigram_loss: float
+    """Nats per token of a model that knows only how often each token occurs in the training text; ``loss`` less this
+    is the unigram-normalised loss (arXiv 2407.13623), which compares vocabularies."""
     validation_tokens: int
     validation_bytes: int
     validation_documents: int
+
+
+class Losses(GroupLosses):
+    """On all of the validation text."""
+
     train_loss: float
     """Mean training loss of the last tenth of the steps, nats per token."""
+    groups: dict[str, GroupLosses]
+    """By what documents belong to: languages, say."""
 
 
 class Speed(Schema):

@@ -143,9 +143,9 @@ class RunLoop:
             {
                 "step": step,
                 "tokens": step * recipe.batch_tokens,
-                "validation_loss": evaluation.loss,
-                "bits_per_byte": evaluation.bits_per_byte,
-                "loss_standard_error": evaluation.loss_standard_error,
+                "validation_loss": evaluation.all.loss,
+                "bits_per_byte": evaluation.all.bits_per_byte,
+                "loss_standard_error": evaluation.all.loss_standard_error,
             },
         )
         return evaluation, load

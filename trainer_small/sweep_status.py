@@ -1,5 +1,6 @@
 """Where the runs of a folder stand, decided by its files alone; and the run table made of them."""
 
+import re
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -9,10 +10,12 @@ from fits.errors import UserError
 from trainer_small.config import RunConfig
 from trainer_small.lock import is_locked
 from trainer_small.metrics import read_metrics
-from trainer_small.result import Result, read_result
+from trainer_small.result import Losses, Result, read_result
 
 if TYPE_CHECKING:
     import pandas as pd
+
+_MOST_GROUPS = 32
 
 
 @dataclass(frozen=True)
@@ -142,9 +145,19 @@ def _row(directory: Path) -> dict[str, Any]:
         "loss": losses.loss if losses else None,
         "bits_per_byte": losses.bits_per_byte if losses else None,
         "loss_standard_error": losses.loss_standard_error if losses else None,
+        "unigram_loss": losses.unigram_loss if losses else None,
         "tokenizer": (result.tokenizer_sha256 or "")[:12] if result else None,
         "corpus": (result.corpus_sha256 or "")[:12] if result else None,
         "wall_seconds": speed.wall_seconds if speed else None,
         "tokens_per_second": speed.tokens_per_second if speed else None,
         "device": result.machine.device if result and result.machine else None,
+        **_bits_per_byte_by_group(losses),
     }
+
+
+def _bits_per_byte_by_group(losses: Losses | None) -> dict[str, float]:
+    """Columns such as ``bits_per_byte_ko``; without them where groups are files by the hundred."""
+    groups = losses.groups if losses else {}
+    if not 1 < len(groups) <= _MOST_GROUPS:
+        return {}
+    return {re.sub(r"\W", "_", f"bits_per_byte_{name}"): group.bits_per_byte for name, group in groups.items()}

@@ -10,7 +10,7 @@ from trainer_small.tokens import SplitCounts, read_manifest
 
 
 class _SplitFiles:
-    """One split, memory-mapped: ``tokens``, and by document ``ends``, ``bytes`` and ``keys`` (of the text alone)."""
+    """One split, memory-mapped: ``tokens``; by document ``ends``, ``bytes``, ``keys`` (of the text) and ``groups``."""
 
     def __init__(self, folder: Path, split: Split) -> None:
         self.manifest = read_manifest(folder)
@@ -21,7 +21,7 @@ class _SplitFiles:
             raise UserError(f"{path} is missing or not {expected} bytes long; remove {folder} and prepare it again.")
         self.tokens = np.memmap(path, dtype=self.manifest.dtype, mode="r")
         documents = np.load(folder / f"{split}.documents.npy", allow_pickle=False)
-        self.ends, self.bytes, self.keys = documents.T
+        self.ends, self.bytes, self.keys, self.groups = documents.T
         self.counts: SplitCounts = counts
 
 
@@ -99,6 +99,9 @@ class ValidationTokens:
         inputs, targets: int64 ``[tokens]``; the first input is the end-of-text token.
         document: int64 ``[tokens]``, the document of each target, from 0.
         bytes: int64 ``[documents]``.
+        group: int64 ``[documents]``, an index into ``groups``, the names.
+        unigram_losses: float64 ``[tokens]``, nats of each target by its share of the training text; a token that is
+            not in it counts as met once (arXiv 2407.13623, section 3.1).
     """
 
     def __init__(self, folder: str | Path, budget_bytes: int | None) -> None:
@@ -113,4 +116,6 @@ class ValidationTokens:
         self.targets = np.concatenate(parts).astype(np.int64)
         self.inputs = np.concatenate(([files.manifest.end_of_text], self.targets[:-1])).astype(np.int64)
         self.document = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        self.bytes = files.bytes[order]
+        self.bytes, self.group, self.groups = files.bytes[order], files.groups[order], files.manifest.groups
+        counts = np.maximum(np.load(Path(folder) / "unigram.npy", allow_pickle=False), 1)
+        self.unigram_losses = (np.log(counts.sum()) - np.log(counts))[self.targets]

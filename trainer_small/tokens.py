@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -33,12 +34,14 @@ class SplitCounts(Schema):
 class TokensManifest(Schema):
     """``manifest.json`` of a token folder: what it was made from and how much there is."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     corpus_sha256: str
     tokenizer_sha256: str
     vocab_size: int
     end_of_text: int
     dtype: Literal["uint16", "uint32"]
+    groups: tuple[str, ...]
+    """What documents belong to: languages, say."""
     train: SplitCounts
     validation: SplitCounts
 
@@ -52,6 +55,7 @@ def prepare_tokens(
 ) -> TokensManifest:
     """Tokenize a corpus into ``out``: ``<split>.tokens``, ``<split>.documents.npy`` and ``manifest.json``.
 
+    ``unigram.npy`` has how often each id occurs in the training text, for the unigram-normalised loss.
     Memory stays bounded by a batch of documents. The folder appears whole or not at all; when it is there and
     was made from the same corpus and tokenizer, nothing is done.
 
@@ -81,8 +85,10 @@ def prepare_tokens(
         dtype: Literal["uint16", "uint32"] = "uint16" if vocab_size <= 2**16 else "uint32"
         done = 0
         counts: dict[Split, SplitCounts] = {}
+        groups: dict[str, int] = {}
         for split in _SPLITS:
-            counts[split] = _write_split(Path(corpus), split, tokenizer, end_of_text, dtype, partial, done, on_progress)
+            writer = _SplitWriter(tokenizer, end_of_text, dtype, partial, groups)
+            counts[split] = writer.write(Path(corpus), split, done, on_progress)
             done += counts[split].bytes
         manifest = TokensManifest(
             corpus_sha256=corpus_sha256,
@@ -90,6 +96,7 @@ def prepare_tokens(
             vocab_size=vocab_size,
             end_of_text=end_of_text,
             dtype=dtype,
+            groups=tuple(groups),
             train=counts["train"],
             validation=counts["validation"],
         )
@@ -141,37 +148,43 @@ def _corpus_sha256(corpus: Path) -> str:
     return digest.hexdigest()
 
 
-def _write_split(
-    corpus: Path,
-    split: Split,
-    tokenizer: Tokenizer,
-    end_of_text: int,
-    dtype: str,
-    folder: Path,
-    done: int,
-    on_progress: Callable[[int], None] | None,
-) -> SplitCounts:
-    digest = hashlib.sha256()
-    rows: list[tuple[int, int, int]] = []
-    end = size = 0
-    with (folder / f"{split}.tokens").open("wb") as handle:
-        for batch in _batches(read_documents(corpus, split)):
-            encodings = tokenizer.encode_batch_fast([document.text for document in batch], add_special_tokens=False)
-            for document, encoding in zip(batch, encodings, strict=True):
-                data = np.array([*encoding.ids, end_of_text], dtype=dtype).tobytes()
-                handle.write(data)
-                digest.update(data)
-                text = document.text.encode()
-                end += len(encoding.ids) + 1
-                size += len(text)
-                key = int.from_bytes(hashlib.sha256(text).digest()[:7])
-                rows.append((end, len(text), key))
-            if on_progress:
-                on_progress(done + size)
-    if not rows:
-        raise UserError(f"{corpus}/{split}.jsonl has no documents; make the corpus from more text.")
-    np.save(folder / f"{split}.documents.npy", np.array(rows, dtype=np.int64), allow_pickle=False)
-    return SplitCounts(tokens=end, bytes=size, documents=len(rows), sha256=digest.hexdigest())
+@dataclass(frozen=True)
+class _SplitWriter:
+    tokenizer: Tokenizer
+    end_of_text: int
+    dtype: str
+    folder: Path
+    groups: dict[str, int]
+    """Filled with the groups that are met, numbered from 0."""
+
+    def write(self, corpus: Path, split: Split, done: int, on_progress: Callable[[int], None] | None) -> SplitCounts:
+        digest = hashlib.sha256()
+        rows: list[tuple[int, int, int, int]] = []
+        unigram = np.zeros(self.tokenizer.get_vocab_size(), dtype=np.int64)
+        end = size = 0
+        with (self.folder / f"{split}.tokens").open("wb") as handle:
+            for batch in _batches(read_documents(corpus, split)):
+                texts = [document.text for document in batch]
+                encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+                ids = [np.array([*encoding.ids, self.end_of_text], dtype=self.dtype) for encoding in encodings]
+                joined = np.concatenate(ids)
+                unigram += np.bincount(joined, minlength=len(unigram))
+                handle.write(joined.tobytes())
+                digest.update(joined.tobytes())
+                for document, own in zip(batch, ids, strict=True):
+                    text = document.text.encode()
+                    end += len(own)
+                    size += len(text)
+                    key = int.from_bytes(hashlib.sha256(text).digest()[:7])
+                    rows.append((end, len(text), key, self.groups.setdefault(document.source, len(self.groups))))
+                if on_progress:
+                    on_progress(done + size)
+        if not rows:
+            raise UserError(f"{corpus}/{split}.jsonl has no documents; make the corpus from more text.")
+        np.save(self.folder / f"{split}.documents.npy", np.array(rows, dtype=np.int64), allow_pickle=False)
+        if split == "train":
+            np.save(self.folder / "unigram.npy", unigram, allow_pickle=False)
+        return SplitCounts(tokens=end, bytes=size, documents=len(rows), sha256=digest.hexdigest())
 
 
 def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:

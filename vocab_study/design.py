@@ -1,0 +1,85 @@
+"""Which runs tell the best vocabulary size: some models, each at every size for the same training FLOPs."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from fits.errors import UserError
+from trainer_small.config import EvaluationConfig, RunSpec, TrainingConfig
+from trainer_small.design import BASE_EXPERTS
+from trainer_small.ladder import Family, usual_depth
+from trainer_small.sweep import Sweep
+
+FEWEST_STEPS = 50
+
+
+def design_vocabulary_sweep(
+    *,
+    corpus: str | Path,
+    tokenizers: Mapping[int, str | Path],
+    budget_flops: float,
+    hidden_sizes: Sequence[int] = (32, 64),
+    seeds: int = 2,
+    validation_bytes: int = 2**20,
+) -> Sweep:
+    """IsoFLOP slices over the vocabulary.
+
+    Each model is trained at every size with the same FLOPs, so a larger vocabulary, which costs more a token, sees
+    fewer tokens (as in arXiv 2407.13623, approach 1). The models' budgets stand as their FLOPs a token at the middle
+    size, so that all of them see about the same text.
+
+    Args:
+        corpus: corpus folder, as the sweep file will name it (relative to that file).
+        tokenizers: tokenizer file of each vocabulary size, as the sweep file will name it.
+        budget_flops: training FLOPs of all runs together; never exceeded.
+        hidden_sizes: width of each model.
+        seeds: runs of each model and size, with other seeds: their scatter is the noise.
+        validation_bytes: text to score, the same for every run.
+
+    Raises:
+        UserError: fewer than three sizes, which cannot show an optimum, or a budget that is too small.
+    """
+    sizes = sorted(tokenizers)
+    if len(sizes) < 3:
+        raise UserError(
+            f"{len(sizes)} vocabulary sizes cannot show an optimum; give at least 3, such as 1024,4096,16384."
+        )
+    if not hidden_sizes or seeds < 1:
+        raise UserError(f"{len(hidden_sizes)} models and {seeds} seeds are no sweep; give at least one of each.")
+    recipe = TrainingConfig(tokens=1, learning_rate=2**-7, batch_tokens=1024, balancing_rate=0.01)
+
+    def shape(hidden_size: int, vocab_size: int):
+        return Family().shape(hidden_size, round(usual_depth(hidden_size)), BASE_EXPERTS, vocab_size)
+
+    def cost(hidden_size: int, vocab_size: int) -> int:
+        return shape(hidden_size, vocab_size).flops_per_token(recipe.sequence_length)
+
+    middle = sizes[len(sizes) // 2]
+    shares = {width: cost(width, middle) for width in hidden_sizes}
+    each = budget_flops / (sum(shares.values()) * len(sizes) * seeds)
+    runs = []
+    for seed in range(seeds):
+        for width, share in shares.items():
+            for size in sizes:
+                steps = int(each * share / cost(width, size) // recipe.batch_tokens)
+                if steps < FEWEST_STEPS:
+                    raise UserError(
+                        f"a budget of {budget_flops:.3g} FLOPs leaves width {width} at size {size} {steps} steps; "
+                        f"give at least {budget_flops * FEWEST_STEPS / max(steps, 0.5):.3g} FLOPs or fewer runs."
+                    )
+                runs.append(
+                    RunSpec(
+                        run_id=f"d{width}-v{size}" + (f"-s{seed}" if seed else ""),
+                        purpose="vocabulary",
+                        architecture=shape(width, size),
+                        training=recipe.model_copy(update={"tokens": steps * recipe.batch_tokens}),
+                        evaluation=EvaluationConfig(validation_bytes=validation_bytes),
+                        seed=seed,
+                    )
+                )
+    return Sweep(
+        name="vocabulary",
+        purpose="loss against the vocabulary size at equal training FLOPs, with the noise of seeds",
+        corpus=str(corpus),
+        tokenizers={size: str(path) for size, path in tokenizers.items()},
+        runs=tuple(runs),
+    )
