@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy.special import xlogy
 from tokenizers import Tokenizer
 
-from vocab_study.tokenizer import SMALLEST_SIZE, merges
+from vocab_study.merge_tree import MergeTree
 
 BATCH_CHARACTERS = 1_000_000
 RENYI_ORDER = 2.5
@@ -26,7 +26,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curve:
-    """One text at every vocabulary size; element ``i`` of an array belongs to size ``SMALLEST_SIZE + i``.
+    """One text at every vocabulary size; element ``i`` of an array belongs to the smallest size + ``i``.
 
     End-of-text tokens are no part of it: all counts are of the text itself.
     """
@@ -39,10 +39,12 @@ class Curve:
     """Rényi entropy of order 2.5 over ln(vocabulary size) (arXiv 2306.16842)."""
     rare_tokens: Ints
     """Tokens of the vocabulary that occur fewer than 100 times in the text."""
+    partial_tokens: Ints
+    """Tokens of the text that are a piece of a character (its bytes fell back to smaller tokens)."""
 
 
 def count_tokens(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> dict[str, Ints]:
-    """How often each id occurs in each group, arrays of shape [vocabulary size].
+    """How often each id occurs in each group, arrays of shape [largest id + 1].
 
     A special token spelt out in a text is encoded as the text it is.
 
@@ -52,7 +54,7 @@ def count_tokens(tokenizer: Tokenizer, texts: Iterable[tuple[str, str]]) -> dict
     """
     tokenizer = Tokenizer.from_str(tokenizer.to_str())
     tokenizer.encode_special_tokens = True
-    size = tokenizer.get_vocab_size()
+    size = max(tokenizer.get_vocab().values()) + 1  # ids may have gaps
     counts: dict[str, Ints] = {}
     for batch in _batches(texts):
         encodings = tokenizer.encode_batch_fast([text for _, text in batch], add_special_tokens=False)
@@ -78,13 +80,6 @@ def _batches(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]
         yield batch
 
 
-def merge_parts(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The ids of the two parts of each merged token, in rank order from id 257."""
-    ids = tokenizer.get_vocab()
-    pairs = merges(tokenizer)
-    return [ids[left] for left, _ in pairs], [ids[right] for _, right in pairs]
-
-
 @dataclass(frozen=True)
 class Unmerging:
     """The counts met while merges are undone, one element a merge in rank order."""
@@ -101,7 +96,7 @@ class Unmerging:
     @property
     def tokens(self) -> Ints:
         """Tokens at each size: undoing a merge adds one for each occurrence."""
-        return self._at_every_size(int(self.counts.sum()), self.undone)
+        return self.at_every_size(int(self.counts.sum()), self.undone)
 
     def sum_over_vocabulary(self, term: Any) -> NDArray[Any]:
         """Sum of ``term(count)`` over the vocabulary, at every size; ``term`` maps an array to an array."""
@@ -109,10 +104,10 @@ class Unmerging:
         step = -term(self.undone)
         for before in (self.left_before, self.right_before):
             step = step + term(before + self.undone) - term(before)
-        return self._at_every_size(start, step)
+        return self.at_every_size(start, step)
 
     @staticmethod
-    def _at_every_size(largest: Any, steps: NDArray[Any]) -> NDArray[Any]:
+    def at_every_size(largest: Any, steps: NDArray[Any]) -> NDArray[Any]:
         """From the value at the largest size and the change by each undone merge, the values from smallest up."""
         down = np.concatenate([np.asarray([largest], dtype=steps.dtype), steps[::-1]])
         return np.cumsum(down)[::-1]
@@ -122,14 +117,16 @@ def unmerge(counts: Ints, left: list[int], right: list[int]) -> Unmerging:
     """Undo all merges, last first.
 
     Args:
-        counts: occurrences of each id at the largest vocabulary, shape [257 + merges].
-        left: id of the left part of each merge in rank order.
-        right: id of the right part.
+        counts: occurrences at the largest vocabulary of the tokens as a ``MergeTree`` orders them, those of no merge
+            first, shape [vocabulary size].
+        left: place of the left part of each merge in rank order.
+        right: place of the right part.
     """
     current = counts.tolist()
+    smallest = len(counts) - len(left)
     undone, left_before, right_before = [0] * len(left), [0] * len(left), [0] * len(left)
     for rank in range(len(left) - 1, -1, -1):
-        count, a, b = current[SMALLEST_SIZE + rank], left[rank], right[rank]
+        count, a, b = current[smallest + rank], left[rank], right[rank]
         undone[rank] = count
         left_before[rank] = current[a]
         current[a] += count
@@ -138,13 +135,21 @@ def unmerge(counts: Ints, left: list[int], right: list[int]) -> Unmerging:
     return Unmerging(counts, np.asarray(undone), np.asarray(left_before), np.asarray(right_before))
 
 
-def curve(counts: Ints, left: list[int], right: list[int]) -> Curve:
-    """All statistics at every size from the histogram at the largest one (arguments as ``unmerge``)."""
-    undoing = unmerge(counts, left, right)
+def curve(counts: Ints, tree: MergeTree) -> Curve:
+    """All statistics at every size.
+
+    Args:
+        counts: occurrences of each token at the largest size, in the order of ``tree.ids``.
+        tree: the tokenizer.
+    """
+    undoing = unmerge(counts, tree.left, tree.right)
     tokens = undoing.tokens
-    sizes = np.arange(SMALLEST_SIZE, SMALLEST_SIZE + len(tokens))
+    sizes = np.arange(tree.smallest_size, tree.smallest_size + len(tokens))
     entropy = np.log(tokens) - undoing.sum_over_vocabulary(lambda n: xlogy(n, n.astype(np.float64))) / tokens
     powers = undoing.sum_over_vocabulary(lambda n: n.astype(np.float64) ** RENYI_ORDER)
     renyi = (np.log(powers) - RENYI_ORDER * np.log(tokens)) / (1 - RENYI_ORDER)
     rare = undoing.sum_over_vocabulary(lambda n: (n < RARE_BELOW).astype(np.int64))
-    return Curve(tokens, entropy, renyi / np.log(sizes), rare)
+    pieces = tree.partial.astype(np.int64)
+    gained = pieces[tree.left] + pieces[tree.right] - pieces[tree.smallest_size :]
+    partial = undoing.at_every_size(int(counts @ pieces), undoing.undone * gained)
+    return Curve(tokens, entropy, renyi / np.log(sizes), rare, partial)

@@ -137,7 +137,7 @@ def _found(source: Source, file: Path, place: str, text: Any, id: str, group: st
 def _read_json_lines(source: Source, file: Path, reading: Reading) -> Iterator[Found | Fault]:
     number = 0
     try:
-        with _open(file) as lines:
+        with open_lines(file) as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _from_line(source, file, number, line, reading)
@@ -148,7 +148,8 @@ def _read_json_lines(source: Source, file: Path, reading: Reading) -> Iterator[F
         yield Fault(str(file), "the file is empty", "fill it or take it out")
 
 
-def _open(file: Path) -> io.BufferedIOBase | gzip.GzipFile:
+def open_lines(file: Path) -> io.BufferedIOBase | gzip.GzipFile:
+    """Open JSON Lines, plain, gzip or zstd, as bytes."""
     if file.suffix == ".gz":
         return gzip.open(file, "rb")
     if file.suffix == ".zst":

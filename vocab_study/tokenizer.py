@@ -4,7 +4,6 @@ The layout: ``<|endoftext|>`` is id 0, the 256 bytes are ids 1 to 256, then one 
 Training is greedy, so the merges of a smaller tokenizer are the first merges of a larger one.
 """
 
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -14,6 +13,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from fits.errors import UserError
 from fits.files import write_text
+from vocab_study.byte_characters import byte_characters
+from vocab_study.split_patterns import byte_level_splitter
 
 END_OF_TEXT = "<|endoftext|>"
 SMALLEST_SIZE = 257
@@ -29,26 +30,19 @@ def byte_ids() -> NDArray[np.int32]:
     return ids
 
 
-def byte_characters() -> list[str]:
-    """The character that stands for each byte: itself where it is printable, else one from U+0100 up (GPT-2)."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = iter(range(0x100, 0x200))
-    return [chr(byte) if byte in printable else chr(next(others)) for byte in range(256)]
-
-
-def build_tokenizer(left: Sequence[int], right: Sequence[int]) -> Tokenizer:
-    """The tokenizer of given merges, as ids of their parts in rank order."""
+def build_tokenizer(left: Sequence[int], right: Sequence[int], pretokenizer: str = "gpt2") -> Tokenizer:
+    """The tokenizer of given merges, as ids of their parts in rank order, and of a split pattern's name."""
     tokens = [END_OF_TEXT, *sorted(byte_characters())]
     pairs = []
     for a, b in zip(left, right, strict=True):
         pairs.append((tokens[a], tokens[b]))
         tokens.append(tokens[a] + tokens[b])
-    return _around(models.BPE({token: id for id, token in enumerate(tokens)}, pairs))
+    return _around(models.BPE({token: id for id, token in enumerate(tokens)}, pairs), pretokenizer)
 
 
-def _around(model: models.BPE) -> Tokenizer:
+def _around(model: models.BPE, pretokenizer: str) -> Tokenizer:
     tokenizer = Tokenizer(model)
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    tokenizer.pre_tokenizer = byte_level_splitter(pretokenizer)
     tokenizer.decoder = decoders.ByteLevel()
     if model.token_to_id(END_OF_TEXT) is not None:
         tokenizer.add_special_tokens([END_OF_TEXT])
@@ -56,9 +50,13 @@ def _around(model: models.BPE) -> Tokenizer:
 
 
 def train_tokenizer(
-    documents: Iterable[str], max_size: int, *, progress: Callable[[int], None] | None = None
+    documents: Iterable[str],
+    max_size: int,
+    *,
+    pretokenizer: str = "gpt2",
+    progress: Callable[[int], None] | None = None,
 ) -> Tokenizer:
-    """Train a byte-level BPE tokenizer with GPT-2's pre-tokens (Hugging Face ``tokenizers``).
+    """Train a byte-level BPE tokenizer (Hugging Face ``tokenizers``).
 
     Deterministic: the same documents give the same merges. Pairs are merged down to a single occurrence; a text too
     small for ``max_size`` gives a smaller tokenizer (ask ``get_vocab_size``).
@@ -66,13 +64,14 @@ def train_tokenizer(
     Args:
         documents: the training texts; streamed.
         max_size: vocabulary size, the special token and the bytes in.
+        pretokenizer: name of the pattern that splits text first.
         progress: called with the UTF-8 bytes read so far.
 
     Raises:
         UserError: ``max_size`` has no room for the bytes.
     """
     check_size(max_size)
-    tokenizer = _around(models.BPE())
+    tokenizer = _around(models.BPE(), pretokenizer)
     trainer = trainers.BpeTrainer(
         vocab_size=max_size,
         min_frequency=0,
@@ -101,30 +100,6 @@ def _watched(documents: Iterable[str], progress: Callable[[int], None] | None) -
         done += len(text.encode())
         if progress:
             progress(done)
-
-
-def merges(tokenizer: Tokenizer) -> list[tuple[str, str]]:
-    """The merges in rank order, each part in the printable byte alphabet of GPT-2."""
-    return [(left, right) for left, right in json.loads(tokenizer.to_str())["model"]["merges"]]
-
-
-def prefix(tokenizer: Tokenizer, size: int) -> Tokenizer:
-    """The tokenizer of a smaller vocabulary: its first ``size - 257`` merges, the same ids.
-
-    Equal to a tokenizer trained at ``size`` on the same documents.
-
-    Raises:
-        UserError: ``size`` is below 257 or above the tokenizer's own.
-    """
-    check_size(size)
-    largest = tokenizer.get_vocab_size()
-    if size > largest:
-        raise UserError(f"vocabulary size {size} is above {largest}, the largest this tokenizer holds; lower it.")
-    content = json.loads(tokenizer.to_str())
-    model = content["model"]
-    model["vocab"] = {token: id for token, id in model["vocab"].items() if id < size}
-    model["merges"] = model["merges"][: size - SMALLEST_SIZE]
-    return Tokenizer.from_str(json.dumps(content))
 
 
 def save(tokenizer: Tokenizer, path: str | Path) -> None:

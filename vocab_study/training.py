@@ -33,33 +33,37 @@ class Counted:
 
     tokenizer: Tokenizer
     counts: dict[tuple[Split, str], Ints]
-    """For each split and group, shape [vocabulary size]."""
+    """For each split and group, how often each id occurs, shape [largest id + 1]."""
     trainer: str
     """The libraries that made it."""
 
 
-def train_and_count(read: Read, max_size: int, report: Progress) -> Counted:
+def train_and_count(read: Read, max_size: int, pretokenizer: str, report: Progress) -> Counted:
     """Train on the train split and encode both, by the fast road where it can be trusted."""
-    pretokens = count_pretokens(
-        ((split, group), text) for split in SPLITS for group, text in read(f"counting {split}", split)
-    )
-    return _by_reference(read, max_size) if pretokens is None else _by_pretokens(pretokens, max_size, report)
+    texts = (((split, group), text) for split in SPLITS for group, text in read(f"counting {split}", split))
+    pretokens = count_pretokens(texts, pretokenizer)
+    if pretokens is None:
+        tokenizer = train_tokenizer(
+            (text for _, text in read("training", "train")), max_size, pretokenizer=pretokenizer
+        )
+        return count_with(tokenizer, read)
+    return _by_pretokens(pretokens, max_size, pretokenizer, report)
 
 
-def _by_pretokens(found: PretokenCounts, max_size: int, report: Progress) -> Counted:
-    train = [counts for (split, _), counts in found.counts.items() if split == "train"]
-    merged = learn_merges(
-        found.pretokens, np.sum(train, axis=0), max_size, progress=lambda size: report("merging", size, max_size)
-    )
-    counts = {key: merged.histogram(occurrences) for key, occurrences in found.counts.items()}
-    trainer = f"gigatoken {importlib.metadata.version('gigatoken')} and NumPy {np.__version__}"
-    return Counted(build_tokenizer(merged.left, merged.right), counts, trainer)  # type: ignore[arg-type]
-
-
-def _by_reference(read: Read, max_size: int) -> Counted:
-    tokenizer = train_tokenizer((text for _, text in read("training", "train")), max_size)
+def count_with(tokenizer: Tokenizer, read: Read) -> Counted:
+    """Encode both splits with Hugging Face ``tokenizers``, the reference."""
     counts: dict[tuple[Split, str], Ints] = {}
     for split in SPLITS:
         found = count_tokens(tokenizer, read(f"encoding {split}", split))
         counts |= {(split, group): histogram for group, histogram in found.items()}
     return Counted(tokenizer, counts, f"tokenizers {importlib.metadata.version('tokenizers')}")
+
+
+def _by_pretokens(found: PretokenCounts, max_size: int, pretokenizer: str, report: Progress) -> Counted:
+    train = [counts for (split, _), counts in found.counts.items() if split == "train"]
+    merged = learn_merges(
+        found.pretokens, np.sum(train, axis=0), max_size, progress=lambda size: report("merging", size, max_size)
+    )
+    counts = {key: merged.histogram(occurrences) for key, occurrences in found.counts.items()}
+    trainer = f"{found.library} {importlib.metadata.version(found.library)} and NumPy {np.__version__}"
+    return Counted(build_tokenizer(merged.left, merged.right, pretokenizer), counts, trainer)  # type: ignore[arg-type]

@@ -1,7 +1,9 @@
 """`scaling vocab`: every vocabulary size of a corpus at once, and its tokenizers."""
 
+import math
+import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -10,23 +12,39 @@ from scaling.console import count, print_json, print_table, progress, quantity, 
 
 if TYPE_CHECKING:
     from vocab_study.choice import VocabularyChoice
+    from vocab_study.study import Study
 
 commands = typer.Typer(no_args_is_help=True, help="Vocabulary sizes: compression, tokenizers and the optimum.")
 
 
 @commands.command()
 def study(
-    corpus: Annotated[Path, typer.Argument(help="A corpus folder made by scaling corpus.")],
+    corpus: Annotated[
+        list[str], typer.Argument(help="A folder made by scaling corpus, or text as scaling corpus takes it.")
+    ],
     out: Annotated[Path, typer.Option(help="The study folder.")],
     max_size: Annotated[
         int | None, typer.Option(help="The largest vocabulary; by default 131072 or what the text fills.")
     ] = None,
     sizes: Annotated[str, typer.Option(help="Sizes whose tokenizers are wanted, such as 1024,2048.")] = "",
+    pretokenizer: Annotated[
+        str | None, typer.Option(help="How text is split first: gpt2 (the default), cl100k, o200k or qwen2.")
+    ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(help="Study this one instead of training: tokenizer.json or .tiktoken.")
+    ] = None,
+    parallel: Annotated[
+        Path | None, typer.Option(help="JSON Lines with the same text in a field for each language, for parity.")
+    ] = None,
+    reference: Annotated[str, typer.Option(help="The language that parity is held against.")] = "en",
+    by: Annotated[str | None, typer.Option(help="Group text by folder, file or a field such as language.")] = None,
+    text_field: Annotated[str, typer.Option(help="The field or column that holds the text.")] = "text",
+    on_error: Annotated[Literal["fail", "skip"], typer.Option(help="At an input that is no document.")] = "fail",
     as_json: Annotated[bool, typer.Option("--json", help="Print the curves at the shown sizes as JSON.")] = False,
 ) -> None:
     """Train one tokenizer at the largest size and measure every smaller one, exactly.
 
-    Writes tokenizers/, compression.csv (a row for every size and group) and study.json.
+    Writes tokenizers/, compression.csv (a row for every size and group), compression.svg and study.json.
 
     \b
     Example: scaling vocab study corpus --max-size 8192 --sizes 1024,2048,4096 --out study
@@ -35,15 +53,66 @@ def study(
 
     wanted = _numbers(sizes, "--sizes")
     with progress() as bar:
-        tasks: dict[str, int] = {}
+        show = _Stages(bar)
+        made = study_vocabulary(
+            _corpus_folder(corpus, out, by, text_field, on_error, show),
+            out,
+            max_size=max_size,
+            sizes=wanted,
+            pretokenizer=pretokenizer,
+            tokenizer=tokenizer,
+            parallel=parallel,
+            reference=reference,
+            progress=show,
+        )
+    _print_study(made, wanted, as_json)
 
-        def show(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bar.add_task(stage, total=total)
-            bar.update(tasks[stage], completed=done)  # type: ignore[arg-type]
 
-        made = study_vocabulary(corpus, out, max_size=max_size, sizes=wanted, progress=show)
+class _Stages:
+    """A bar for each stage that reports."""
+
+    def __init__(self, bar: Any) -> None:
+        self._bar, self._tasks = bar, {}
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        if stage not in self._tasks:
+            self._tasks[stage] = self._bar.add_task(stage, total=total)
+        self._bar.update(self._tasks[stage], completed=done)
+
+
+def _corpus_folder(
+    sources: list[str], out: Path, by: str | None, text_field: str, on_error: Literal["fail", "skip"], show: _Stages
+) -> Path:
+    """The corpus that was named, or one made of the text that was named, in the study folder."""
+    if len(sources) == 1 and (Path(sources[0]) / "manifest.json").is_file():
+        if by is not None or text_field != "text" or on_error != "fail":
+            raise UserError(
+                f"{sources[0]} is a finished corpus; --by, --text-field and --on-error shape one while it is made."
+            )
+        return Path(sources[0])
+    from vocab_study.corpus import build_corpus
+
+    made = build_corpus(
+        sources,
+        out / "corpus",
+        by=by,
+        text_field=text_field,
+        on_error=on_error,
+        progress=lambda done, total: show("reading", done, total),
+    )
+    if made.skipped:
+        first = made.skipped_inputs[0]
+        say(f"skipped {made.skipped} inputs, listed in {out}/corpus/manifest.json; first {first.place}: {first.reason}")
+    return out / "corpus"
+
+
+def _print_study(made: "Study", wanted: list[int], as_json: bool) -> None:
+    from vocab_study.figures import compression_figure
+
+    figure = made.directory / "compression.svg"
+    compression_figure(made, sizes=wanted).savefig(figure)
     table = made.table(wanted)
+    closer = wanted or [made.summary.largest_size]
     if as_json:
         print_json(
             {
@@ -53,14 +122,73 @@ def study(
                     group: {str(size): value for size, value in table[group].items()} for group in made.groups
                 },
                 "entropy": {str(size): value for size, value in table["entropy"].items()},
+                "details": {str(size): made.details(size).to_dict(orient="index") for size in closer},
             }
         )
         return
     columns = ["vocabulary", *(f"bytes/token {group}" for group in made.groups), "entropy (nats)"]
     print_table(columns, [(size, *row) for size, row in zip(table.index, table.to_numpy().tolist(), strict=True)])
+    for size in closer:
+        details = made.details(size)
+        titles = ["group", *(_DETAILS[name] for name in details.columns)]
+        rows = [
+            (group, *("" if math.isnan(value) else value for value in row))
+            for group, row in zip(details.index, details.to_numpy().tolist(), strict=True)
+        ]
+        print_table(titles, rows, title=f"held-out text at {size}")
     if not made.summary.filled:
         say(f"the training text fills no more than {made.summary.largest_size} tokens")
-    say(f"wrote {out}/study.json, compression.csv, tokenizers/")
+    say(f"wrote {made.directory}/study.json, compression.csv, compression.svg, tokenizers/")
+
+
+_DETAILS = {
+    "bytes_per_token": "bytes/token",
+    "characters_per_token": "characters/token",
+    "tokens_per_word": "tokens/word",
+    "entropy": "entropy",
+    "renyi_efficiency": "Rényi efficiency",
+    "partial_character_tokens": "pieces of characters",
+    "parity": "parity",
+}
+
+
+@commands.command()
+def design(
+    corpus: Annotated[Path, typer.Option(help="A corpus folder made by scaling corpus.")],
+    study: Annotated[Path, typer.Option(help="Its study; holds the tokenizers.")],
+    sizes: Annotated[str, typer.Option(help="Vocabulary sizes, three or more, such as 1024,4096,16384.")],
+    budget_flops: Annotated[float, typer.Option(help="Training FLOPs of all runs together.")],
+    out: Annotated[Path, typer.Option(help="The sweep file to write.")],
+    hidden_sizes: Annotated[str, typer.Option(help="Width of each model.")] = "32,64",
+    seeds: Annotated[int, typer.Option(help="Runs of each model and size; their scatter is the noise.")] = 2,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the cost as JSON.")] = False,
+) -> None:
+    """Write a sweep that finds the best size by training: each model at every size for the same FLOPs.
+
+    Train it with scaling sweep run, tabulate it, and give the table to scaling vocab choose --runs.
+
+    \b
+    Example: scaling vocab design --corpus corpus --study study --sizes 1024,2048,4096 --budget-flops 1e13 --out v.yaml
+    """
+    from vocab_study.design import design_vocabulary_sweep
+    from vocab_study.study import Study
+
+    opened, here = Study.load(study), out.parent
+    sweep = design_vocabulary_sweep(
+        corpus=os.path.relpath(corpus, here),
+        tokenizers={size: os.path.relpath(opened.tokenizer_file(size), here) for size in _numbers(sizes, "--sizes")},
+        budget_flops=budget_flops,
+        hidden_sizes=_numbers(hidden_sizes, "--hidden-sizes"),
+        seeds=seeds,
+    )
+    sweep.save(out, heading=f"{sweep.name}: {sweep.purpose}\nTrain it with: scaling sweep run {out.name} --out runs")
+    cost = sweep.cost()
+    if as_json:
+        print_json({"sweep": str(out), "runs": len(cost.runs), "tokens": cost.tokens, "train_flops": cost.train_flops})
+    else:
+        say(
+            f"wrote {out}: {len(cost.runs)} runs, {count(cost.tokens)} tokens, {quantity(float(cost.train_flops))} FLOP"
+        )
 
 
 @commands.command()

@@ -5,8 +5,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from trainer_small.documents import read_documents
-from vocab_study.compression import RARE_BELOW, count_tokens, curve, merge_parts, unmerge
-from vocab_study.tokenizer import prefix, train_tokenizer
+from vocab_study.compression import RARE_BELOW, count_tokens, curve, unmerge
+from vocab_study.merge_tree import cut, take_apart
+from vocab_study.tokenizer import train_tokenizer
 
 UNICODE_TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=80), min_size=1, max_size=8)
 REPETITIVE_TEXTS = st.lists(st.text("aab \n", max_size=80), min_size=1, max_size=8)
@@ -25,7 +26,7 @@ def check_every_size(texts: list[str], held_out: list[str], largest: int, sizes)
     held_out = [*held_out, "x"]  # a study has some text
     tokenizer = train_tokenizer(texts, largest)
     counts = count_tokens(tokenizer, (("group", text) for text in held_out))["group"]
-    drawn = curve(counts, *merge_parts(tokenizer))
+    drawn = curve(counts, take_apart(tokenizer))
     for size in sizes:
         if size > tokenizer.get_vocab_size():
             break
@@ -61,9 +62,10 @@ def test_the_whole_histogram_is_exact(small_corpus):
     texts = [document.text for document in read_documents(small_corpus, "validation")]
     tokenizer = train_tokenizer(texts, 1200)
     counts = count_tokens(tokenizer, (("group", text) for text in texts))["group"]
-    undoing = unmerge(counts, *merge_parts(tokenizer))
+    tree = take_apart(tokenizer)
+    undoing = unmerge(counts, tree.left, tree.right)
     for size in (300, 700, 1199):
-        direct = histogram(prefix(tokenizer, size), texts)
+        direct = histogram(cut(tokenizer, size), texts)
         for order in (1, 2, 3):  # three moments of all counts, in whole numbers
             assert undoing.sum_over_vocabulary(lambda n, order=order: n**order)[size - 257] == (direct**order).sum()
 

@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
 from trainer_small.documents import read_documents
-from vocab_study import merging, pretokens
+from vocab_study import merging, pretokens, training
+from vocab_study.byte_characters import byte_characters
 from vocab_study.compression import count_tokens
 from vocab_study.merging import learn_merges
+from vocab_study.split_patterns import PATTERNS, byte_level_splitter
 from vocab_study.study import study_vocabulary
-from vocab_study.tokenizer import build_tokenizer, byte_characters, train_tokenizer
+from vocab_study.tokenizer import build_tokenizer, train_tokenizer
 
 TEXTS = st.lists(
     st.one_of(st.text(st.characters(codec="utf-8"), max_size=80), st.text("ab \n", max_size=200)), max_size=8
@@ -69,39 +71,57 @@ def test_merges_and_counts_of_the_standard_library(stdlib_corpus):
     check(train[::3], held_out, 32_768)
 
 
-@pytest.mark.skipif(pretokens.fast_counter() is None, reason="gigatoken is not installed")
-def test_both_roads_give_the_same_study(small_corpus, tmp_path, monkeypatch):
-    fast = study_vocabulary(small_corpus, tmp_path / "fast", max_size=2500)
-    monkeypatch.setattr(pretokens, "fast_counter", lambda: None)
-    reference = study_vocabulary(small_corpus, tmp_path / "reference", max_size=2500)
-    assert "gigatoken" in fast.summary.trainer and "gigatoken" not in reference.summary.trainer
-    assert fast.tokenizer_file(2500).read_bytes() == reference.tokenizer_file(2500).read_bytes()
+def by_the_reference(corpus, out, monkeypatch, **options):
+    """A study whose fast road is closed."""
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "count_pretokens", lambda texts, pretokenizer: None)
+        return study_vocabulary(corpus, out, **options)
+
+
+@pytest.mark.parametrize("pretokenizer", list(PATTERNS))
+def test_both_roads_give_the_same_study(small_corpus, tmp_path, monkeypatch, pretokenizer):
+    options = {"max_size": 1500, "pretokenizer": pretokenizer}
+    fast = study_vocabulary(small_corpus, tmp_path / "fast", **options)
+    reference = by_the_reference(small_corpus, tmp_path / "reference", monkeypatch, **options)
+    assert fast.summary.trainer.startswith(("gigatoken", "regex")) and reference.summary.trainer.startswith(
+        "tokenizers"
+    )
+    assert fast.tokenizer_file(1500).read_bytes() == reference.tokenizer_file(1500).read_bytes()
     assert (fast.directory / "compression.csv").read_bytes() == (reference.directory / "compression.csv").read_bytes()
+
+
+@pytest.mark.parametrize("pretokenizer", list(PATTERNS))
+@given(
+    texts=st.lists(
+        st.text(alphabet="aAbéÉß\u017f'\u2019sTll12\u0663 \n\r\t\u3000.-/!가나日本😀\u0301", max_size=30),
+        min_size=1,
+        max_size=5,
+    )
+)
+@settings(max_examples=60, deadline=None)
+def test_pretokens_are_those_of_the_reference(pretokenizer, texts):
+    found = pretokens.count_pretokens(((("train", "all"), text) for text in texts), pretokenizer)
+    assert found is not None
+    splitter, shown = byte_level_splitter(pretokenizer), byte_characters()
+    expected = Counter(word for text in texts for word, _ in splitter.pre_tokenize_str(text))
+    counts = found.counts.get(("train", "all"), [])
+    words = ("".join(shown[byte] for byte in word) for word in found.pretokens)
+    assert dict(zip(words, counts, strict=True)) == expected
 
 
 def test_a_counter_that_disagrees_is_not_trusted(small_corpus, tmp_path, monkeypatch):
     """One that splits at spaces only, as if it knew another Unicode."""
 
-    def count_words(data: bytes, separator: bytes) -> list[tuple[bytes, int]]:
-        return list(Counter(word for text in data.split(separator) for word in text.split(b" ")).items())
+    def count_words(texts: list[str]) -> list[tuple[bytes, int]]:
+        return list(Counter(word for text in texts for word in text.encode().split(b" ")).items())
 
-    monkeypatch.setattr(pretokens, "fast_counter", lambda: count_words)
+    monkeypatch.setattr(pretokens, "fastest_counter", lambda pretokenizer: ("regex", count_words))
     study = study_vocabulary(small_corpus, tmp_path / "study", max_size=600)
     assert study.summary.trainer.startswith("tokenizers ")
 
 
-def test_a_counter_that_agrees_is_taken(small_corpus, tmp_path, monkeypatch):
-    """The reference's own split in the place of gigatoken, whether that is installed or not."""
-
-    def count_words(data: bytes, separator: bytes) -> list[tuple[bytes, int]]:
-        return list(pretokens_of([text.decode() for text in data.split(separator)]).items())
-
-    monkeypatch.setattr(pretokens, "fast_counter", lambda: count_words)
-    monkeypatch.setattr(pretokens, "BATCH_BYTES", 5000)
-    monkeypatch.setattr("importlib.metadata.version", lambda name: "0")
-    fast = study_vocabulary(small_corpus, tmp_path / "fast", max_size=900)
-    monkeypatch.setattr(pretokens, "fast_counter", lambda: None)
-    study_vocabulary(small_corpus, tmp_path / "reference", max_size=900)
-    assert fast.summary.trainer.startswith("gigatoken")
-    csv = [(tmp_path / road / "compression.csv").read_bytes() for road in ("fast", "reference")]
-    assert csv[0] == csv[1]
+def test_batches_change_nothing(small_corpus, tmp_path, monkeypatch):
+    whole = study_vocabulary(small_corpus, tmp_path / "whole", max_size=900)
+    monkeypatch.setattr(pretokens, "BATCH_CHARACTERS", 5000)
+    parts = study_vocabulary(small_corpus, tmp_path / "parts", max_size=900)
+    assert (whole.directory / "compression.csv").read_bytes() == (parts.directory / "compression.csv").read_bytes()

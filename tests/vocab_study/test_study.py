@@ -19,7 +19,7 @@ def test_the_files_of_the_road(study):
     assert sorted(path.name for path in study.directory.iterdir()) == ["compression.csv", "study.json", "tokenizers"]
     assert {path.name for path in (study.directory / "tokenizers").iterdir()} >= {"512", "1000", "2000"}
     assert load(study.tokenizer_file(512)).get_vocab_size() == 512
-    assert json.loads((study.directory / "study.json").read_text())["schema_version"] == 1
+    assert json.loads((study.directory / "study.json").read_text())["schema_version"] == 2
 
 
 def test_every_size_of_every_group_is_in_the_table(study):

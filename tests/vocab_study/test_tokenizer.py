@@ -7,7 +7,8 @@ from tokenizers import Tokenizer
 
 from fits.errors import UserError
 from trainer_small.documents import read_documents
-from vocab_study.tokenizer import END_OF_TEXT, load, merges, prefix, save, train_tokenizer
+from vocab_study.merge_tree import cut
+from vocab_study.tokenizer import END_OF_TEXT, load, save, train_tokenizer
 
 UNICODE_TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=60), max_size=8)
 
@@ -23,7 +24,9 @@ def test_the_layout_of_ids(texts):
     assert [id for _, id in by_id] == list(range(600))
     assert by_id[0][0] == END_OF_TEXT
     assert all(len(token) == 1 for token, _ in by_id[1:257])
-    assert [token for token, _ in by_id[257:]] == [left + right for left, right in merges(tokenizer)]
+    assert [token for token, _ in by_id[257:]] == [
+        left + right for left, right in json.loads(tokenizer.to_str())["model"]["merges"]
+    ]
 
 
 def test_training_is_deterministic(texts):
@@ -32,9 +35,9 @@ def test_training_is_deterministic(texts):
 
 @pytest.mark.parametrize("size", [257, 258, 300, 777, 1500])
 def test_a_prefix_equals_a_tokenizer_trained_at_that_size(texts, size):
-    cut, trained = prefix(train_tokenizer(texts, 1500), size), train_tokenizer(texts, size)
-    assert json.loads(cut.to_str()) == json.loads(trained.to_str())
-    assert [cut.encode(text).ids for text in texts] == [trained.encode(text).ids for text in texts]
+    smaller, trained = cut(train_tokenizer(texts, 1500), size), train_tokenizer(texts, size)
+    assert json.loads(smaller.to_str()) == json.loads(trained.to_str())
+    assert [smaller.encode(text).ids for text in texts] == [trained.encode(text).ids for text in texts]
 
 
 @settings(deadline=None, max_examples=40)
@@ -42,10 +45,10 @@ def test_a_prefix_equals_a_tokenizer_trained_at_that_size(texts, size):
 def test_prefixes_of_any_text(texts, size):
     largest = train_tokenizer(texts, 400)
     size = min(size, largest.get_vocab_size())
-    cut, trained = prefix(largest, size), train_tokenizer(texts, size)
-    assert json.loads(cut.to_str()) == json.loads(trained.to_str())
+    smaller, trained = cut(largest, size), train_tokenizer(texts, size)
+    assert json.loads(smaller.to_str()) == json.loads(trained.to_str())
     for text in texts:
-        assert cut.decode(cut.encode(text).ids) == text
+        assert smaller.decode(smaller.encode(text).ids) == text
 
 
 def test_a_small_text_gives_what_it_can_fill():
@@ -62,8 +65,8 @@ def test_saved_and_read_back(texts, tmp_path):
 def test_faults_are_named(texts, tmp_path):
     with pytest.raises(UserError, match="vocabulary size 256 is below 257"):
         train_tokenizer(texts, 256)
-    with pytest.raises(UserError, match="size 401 is above 400"):
-        prefix(train_tokenizer(texts, 400), 401)
+    with pytest.raises(UserError, match="size 401 is not between 257 and 400"):
+        cut(train_tokenizer(texts, 400), 401)
     with pytest.raises(UserError, match="no such file"):
         load(tmp_path / "tokenizer.json")
     (tmp_path / "tokenizer.json").write_text("{}")
