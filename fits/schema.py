@@ -77,9 +77,13 @@ def parse(model: type[Model], data: Any, source: str | Path) -> Model:
 
 
 def _sentence(model: type[BaseModel], error: ValidationError, source: str | Path) -> str:
-    # A misspelt key also leaves its right name missing: name the misspelling first.
+    # A misspelt key also leaves its right name missing: name the misspelling first. A file of another version is
+    # expected to have other keys: name that before all.
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
-    fault = faults[0]
+    fault = next((fault for fault in faults if fault["loc"] == ("schema_version",)), faults[0])
+    if fault["loc"] == ("schema_version",) and fault["type"] == "literal_error":
+        wanted = fault["ctx"]["expected"]
+        return f"{source} is of schema_version {fault['input']!r}, this program reads {wanted}; make the file again."
     key = ".".join(str(part) for part in fault["loc"])
     more = f" ({len(faults) - 1} more faults follow.)" if len(faults) > 1 else ""
     if fault["type"] == "extra_forbidden":

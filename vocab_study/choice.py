@@ -5,11 +5,20 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from fits.errors import UserError
+from fits.result import Fit
 from fits.schema import Schema
 from vocab_study.costs import Cost, cost_at
 from vocab_study.exact import Optimum, best_size, text_curve
-from vocab_study.isoflop import RunsAnswer, answer_from_runs
-from vocab_study.predictors import Predicted, predict
+from vocab_study.fitted import LawOptimum, optimum_by_law
+from vocab_study.isoflop import (
+    ModelOptimum,
+    RunsAnswer,
+    answer_from_runs,
+    common_budget,
+    isoflop_slices,
+    model_optima,
+)
+from vocab_study.predictors import Predicted, compute_optimal_flops, predict
 from vocab_study.study import ALL, Study
 from vocab_study.tokenizer import check_size
 
@@ -24,6 +33,11 @@ class LawAnswer(Schema):
     params_are: str
     flops: float | None
     vocab_size: int
+    low: int
+    high: int
+    level: float
+    identified: bool
+    """Whether the law's own runs determine it: an interval within a factor of 20, and a minimum in nearly all draws."""
     warnings: tuple[str, ...]
 
 
@@ -42,6 +56,10 @@ class VocabularyChoice(Schema):
     laws: list[LawAnswer]
     runs: RunsAnswer | None
     """By runs of one's own; empty without them, or where they identify no optimum."""
+    run_models: list[ModelOptimum]
+    """The best size of each model of those runs."""
+    fitted: LawOptimum | None
+    """By a law of one's own."""
     optimum: Optimum | None
     """Of exact compute per byte; empty without a study."""
     moves: list[Move]
@@ -58,6 +76,8 @@ def choose_vocabulary(
     params_learning: float | None = None,
     flops: float | None = None,
     runs: pd.DataFrame | None = None,
+    fit: Fit | None = None,
+    setting: Mapping[str, float] | None = None,
     compare: Sequence[int] = (),
     tied_embeddings: bool = False,
     tensor_parallel: int = 8,
@@ -77,6 +97,8 @@ def choose_vocabulary(
             some size between.
         flops: the training budget, for the law that takes one; ``None`` takes the compute-optimal one.
         runs: a table for ``answer_from_runs``.
+        fit: a law for ``optimum_by_law``.
+        setting: what that law takes beside sizes and text, such as ``granularity``.
         compare: sizes to show the cost of.
         tied_embeddings: one matrix for input and output.
         tensor_parallel: ways in which the vocabulary matrices are split.
@@ -95,17 +117,21 @@ def choose_vocabulary(
     laws = [_answer(answer, "active") for answer in predict(params, hidden_size, flops)]
     if params_learning is not None:
         # Approach 3 meets N only in the compute, so those that learn do not enter it.
-        learning = [answer for answer in predict(params_learning, hidden_size) if answer.law != "tao-loss"]
+        learning = [answer for answer in predict(params_learning, hidden_size) if not answer.law.startswith("tao-loss")]
         laws += [_answer(answer, "learning") for answer in learning]
     text = None if study is None else text_curve(study, mix)
     optimum = None if text is None else best_size(text, params, hidden_size, tensor_parallel=tensor_parallel)
     by_runs = None if runs is None else answer_from_runs(runs, params, hidden_size)
-    sizes = {*compare, *(answer.vocab_size for answer in (*laws, by_runs, optimum) if answer is not None)}
+    budget = flops or compute_optimal_flops(params)
+    fitted = None if fit is None else optimum_by_law(fit, params, hidden_size, budget, text=text, setting=setting)
+    sizes = {*compare, *(answer.vocab_size for answer in (*laws, by_runs, fitted, optimum) if answer is not None)}
     return VocabularyChoice(
         params_active_non_embedding=params,
         hidden_size=hidden_size,
         laws=laws,
         runs=by_runs,
+        run_models=[] if runs is None else model_optima(isoflop_slices(runs, common_budget(runs))),
+        fitted=fitted,
         optimum=optimum,
         moves=[] if study is None else _moves(study, mix, params, hidden_size),
         costs=[
@@ -132,6 +158,10 @@ def _answer(answer: Predicted, params_are: str) -> LawAnswer:
         params_are=params_are,
         flops=answer.flops,
         vocab_size=answer.vocab_size,
+        low=answer.interval.low,
+        high=answer.interval.high,
+        level=answer.interval.level,
+        identified=answer.interval.identified,
         warnings=answer.warnings,
     )
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -18,6 +19,9 @@ from fits.runs import filter_rows, read_runs, usable_runs
 from fits.schema import Schema
 
 COLUMNS = ("params", "hidden_size", "vocab_size", "flops", "loss")
+SAME_BUDGET = 0.02
+"""A run without checkpoints counts at a budget that it meets to this share."""
+Metric = Literal["bits-per-byte", "unigram-normalised"]
 
 Floats = NDArray[np.float64]
 
@@ -65,21 +69,26 @@ class VocabularyLaw:
         return self.coefficient * params**self.gamma / hidden_size
 
 
-def read_vocabulary_runs(path: str | Path, where: str = "") -> pd.DataFrame:
-    """A run table of this toolkit in the columns needed here, its loss in bits per byte.
+def read_vocabulary_runs(path: str | Path, where: str = "", metric: Metric = "bits-per-byte") -> pd.DataFrame:
+    """A run table of this toolkit in the columns needed here.
 
     Args:
         path: .csv, .jsonl or .parquet.
         where: a condition on the rows, such as ``num_experts == 8``.
+        metric: a loss that can be compared across vocabularies: ``bits-per-byte``, or ``unigram-normalised``, which
+            is ``loss`` less ``unigram_loss`` (arXiv 2407.13623).
 
     Raises:
         UserError: names the file, row, column and value at fault.
     """
-    names = ("params_active_non_embedding", "hidden_size", "vocab_size", "train_flops", "bits_per_byte")
-    runs, _ = usable_runs(read_runs(path, required=names))
+    names = ["params_active_non_embedding", "hidden_size", "vocab_size", "train_flops"]
+    measured = ["bits_per_byte"] if metric == "bits-per-byte" else ["loss", "unigram_loss"]
+    runs, _ = usable_runs(read_runs(path, required=(*names, *measured)))
     if where:
         runs = filter_rows(runs, where, source=path)
-    return pd.DataFrame({ours: runs[name] for ours, name in zip(COLUMNS, names, strict=True)})
+    table = pd.DataFrame({ours: runs[name] for ours, name in zip(COLUMNS, names, strict=False)})
+    table["loss"] = runs["bits_per_byte"] if metric == "bits-per-byte" else runs["loss"] - runs["unigram_loss"]
+    return table.assign(seed=runs["seed"]) if "seed" in runs.columns else table
 
 
 def isoflop_slices(runs: pd.DataFrame, flops: Callable[[float], float]) -> list[Slice]:
@@ -87,7 +96,8 @@ def isoflop_slices(runs: pd.DataFrame, flops: Callable[[float], float]) -> list[
 
     Args:
         runs: one row a checkpoint or a run, with ``params`` (outside the vocabulary), ``hidden_size``,
-            ``vocab_size``, ``flops`` and ``loss``, a loss that can be compared across vocabularies.
+            ``vocab_size``, ``flops`` and ``loss``, a loss that can be compared across vocabularies; with ``seed``
+            where runs were repeated.
         flops: the budget at which a model of so many parameters is read, inside its curves or a little beyond.
 
     Raises:
@@ -100,12 +110,13 @@ def isoflop_slices(runs: pd.DataFrame, flops: Callable[[float], float]) -> list[
     for _, model in runs.groupby(["params", "hidden_size"]):
         params, hidden_size = (float(model[name].iloc[0]) for name in ("params", "hidden_size"))
         budget = math.log(flops(params))
-        curves = [curve.sort_values("flops") for _, curve in model.groupby("vocab_size") if len(curve) > 1]
-        if curves:
-            log_sizes = np.log([float(curve["vocab_size"].iloc[0]) for curve in curves])
-            slices.append(
-                Slice(params, hidden_size, log_sizes, np.array([_loss_at(budget, curve) for curve in curves]))
-            )
+        each = [name for name in ("vocab_size", "seed") if name in model.columns]
+        curves = [curve.sort_values("flops") for _, curve in model.groupby(each)]
+        found = [(math.log(curve["vocab_size"].iloc[0]), _loss_at(budget, curve)) for curve in curves]
+        points = [(log_size, loss) for log_size, loss in found if loss is not None]
+        if points:
+            log_sizes, losses = np.array(points).T
+            slices.append(Slice(params, hidden_size, log_sizes, losses))
     return slices
 
 
@@ -116,9 +127,14 @@ def common_budget(runs: pd.DataFrame) -> Callable[[float], float]:
     return lambda params: reached[params]
 
 
-def _loss_at(budget: float, curve: pd.DataFrame) -> float:
-    """The loss at ln FLOPs ``budget``: on the line between two checkpoints, or of the last two beyond the end."""
+def _loss_at(budget: float, curve: pd.DataFrame) -> float | None:
+    """The loss at ln FLOPs ``budget``: on the line between two checkpoints, or of the last two beyond the end.
+
+    A run alone has its loss at its own budget and none at another.
+    """
     log_flops, losses = np.log(curve["flops"].to_numpy()), curve["loss"].to_numpy()
+    if np.ptp(log_flops) == 0:
+        return float(losses.mean()) if abs(math.expm1(log_flops[0] - budget)) <= SAME_BUDGET else None
     after = int(np.clip(np.searchsorted(log_flops, budget), 1, len(log_flops) - 1))
     share = (budget - log_flops[after - 1]) / (log_flops[after] - log_flops[after - 1])
     return float(losses[after - 1] + share * (losses[after] - losses[after - 1]))
@@ -132,6 +148,40 @@ def fit_law(slices: Sequence[Slice]) -> VocabularyLaw | None:
     params, matrices = np.log(np.array(found)).T
     gamma, intercept = np.polyfit(params, matrices, 1)
     return VocabularyLaw(math.exp(intercept), float(gamma))
+
+
+class ModelOptimum(Schema):
+    """The best size of one model of the runs, or none between the smallest and the largest trained."""
+
+    params: float
+    hidden_size: int
+    vocab_size: int | None
+    low: int | None
+    high: int | None
+    identified: float
+    """Share of the draws that have an optimum inside; the interval is of those."""
+
+
+def model_optima(slices: Sequence[Slice], *, level: float = 0.9, draws: int = 500, seed: int = 0) -> list[ModelOptimum]:
+    """Each model by itself, with the interval of its resampled runs."""
+    generator = np.random.default_rng(seed)
+    optima = []
+    for slice in slices:
+        drawn = [slice.resampled(generator).vocab_size for _ in range(draws)]
+        sizes = [size for size in drawn if size is not None]
+        best = slice.vocab_size
+        low, high = np.quantile(sizes, [(1 - level) / 2, (1 + level) / 2]) if sizes else (math.nan, math.nan)
+        optima.append(
+            ModelOptimum(
+                params=slice.params,
+                hidden_size=round(slice.hidden_size),
+                vocab_size=None if best is None else round(best),
+                low=None if best is None or not sizes else round(low),
+                high=None if best is None or not sizes else round(high),
+                identified=len(sizes) / draws,
+            )
+        )
+    return optima
 
 
 class RunsAnswer(Schema):

@@ -1,4 +1,4 @@
-"""The best vocabulary size by the published laws (Tao et al. 2024, arXiv 2407.13623), coefficients as printed."""
+"""The best vocabulary size by the runs of Tao et al. (arXiv 2407.13623): as printed, corrected, and read directly."""
 
 import math
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ from scipy.optimize import brentq
 from fits import published
 from fits.errors import UserError
 from fits.vocabulary import optimal_vocabulary
+from vocab_study.isoflop import VocabularyLaw
+from vocab_study.refits import Interval, fitted_to_all, interval_of
 
 
 @dataclass(frozen=True)
@@ -22,6 +24,8 @@ class Predicted:
     flops: float | None
     """Training FLOPs, where the law takes them."""
     vocab_size: int
+    interval: Interval
+    """By refits to resampled curves of the same runs, so it need not be about the printed answer."""
     warnings: tuple[str, ...]
 
 
@@ -51,7 +55,9 @@ def without_vocabulary(params_active: float, hidden_size: int, *, tied_embedding
 
 
 def predict(params: float, hidden_size: int, flops: float | None = None) -> list[Predicted]:
-    """The three published approaches; each counts one vocabulary matrix, ``vocab_size x hidden_size``.
+    """The three published approaches, the third also corrected, and the same runs read directly in two metrics.
+
+    Each counts one vocabulary matrix, ``vocab_size x hidden_size``.
 
     Args:
         params: parameters outside the vocabulary. For a mixture of experts the laws leave open which: the active ones
@@ -66,18 +72,28 @@ def predict(params: float, hidden_size: int, flops: float | None = None) -> list
     for name, value in (("params", params), ("hidden_size", hidden_size), ("flops", flops)):
         if value is not None and not (math.isfinite(value) and value > 0):
             raise UserError(f"{name} is {value}; it must be above 0.")
+    budget = flops or compute_optimal_flops(params)
+    beyond = published("tao-loss").decades_outside("N", params / 1e6) or 0.0
+    far = (f"N = {params:.3g} is {beyond:.1f} decades beyond the fitted range.",) * (beyond > 0)
+
+    def answer(name: str, title: str, source: str, size: float, notes: tuple[str, ...] = ()) -> Predicted:
+        spent = budget if name.startswith("tao-loss") else None
+        found = interval_of(name, params, hidden_size, budget)
+        return Predicted(name, title, source, params, spent, round(size), found, tuple(filter(None, notes + far)))
+
     answers = []
     for name in ("tao-isoflop", "tao-derivative"):
         law = published(name)
-        answer = law.evaluate(N=params, d=hidden_size)
-        size = int(int(answer.value * hidden_size) / hidden_size)  # whole parameters, then whole tokens, as printed
-        answers.append(Predicted(name, law.record.title, law.source, params, None, size, tuple(answer.warnings)))
-    law = published("tao-loss")
-    budget = flops or compute_optimal_flops(params)
-    size = int(optimal_vocabulary(law, params, hidden_size, budget))
-    beyond = law.decades_outside("N", params / 1e6) or 0.0
-    warnings = [law.record.notes] + (
-        [f"N = {params:.3g} is {beyond:.1f} decades beyond the fitted range."] * (beyond > 0)
-    )
-    answers.append(Predicted("tao-loss", law.record.title, law.source, params, budget, size, tuple(warnings)))
+        answers.append(answer(name, law.record.title, law.source, law.evaluate(N=params, d=hidden_size).value))
+    for name in ("tao-loss", "tao-loss-corrected"):
+        law = published(name)
+        size = optimal_vocabulary(law, params, hidden_size, budget)
+        answers.append(answer(name, law.record.title, law.source, size, (law.record.notes,)))
+    for name, title in (
+        ("tao-direct", "Vocabulary, the same runs: parabola of L_u in ln V"),
+        ("tao-direct-bits", "Vocabulary, the same runs in bits per character"),
+    ):
+        law = VocabularyLaw(**fitted_to_all(name))
+        source = "benchmarks/tao_intervals.py, on the runs of arXiv 2407.13623"
+        answers.append(answer(name, title, source, law.vocab_size(params, hidden_size)))
     return answers

@@ -11,6 +11,8 @@ from fits.errors import UserError
 from scaling.console import count, print_json, print_table, progress, quantity, say
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from vocab_study.choice import VocabularyChoice
     from vocab_study.study import Study
 
@@ -126,8 +128,8 @@ def _print_study(made: "Study", wanted: list[int], as_json: bool) -> None:
             }
         )
         return
-    columns = ["vocabulary", *(f"bytes/token {group}" for group in made.groups), "entropy (nats)"]
-    print_table(columns, [(size, *row) for size, row in zip(table.index, table.to_numpy().tolist(), strict=True)])
+    rows = [(size, *row) for size, row in zip(table.index, table.to_numpy().tolist(), strict=True)]
+    print_table(["vocabulary", *made.groups, "entropy"], rows, title="held-out bytes per token, entropy in nats")
     for size in closer:
         details = made.details(size)
         titles = ["group", *(_DETAILS[name] for name in details.columns)]
@@ -236,10 +238,15 @@ def choose(
         Path | None, typer.Option(help="A run table: several vocabularies and budgets for each of several models.")
     ] = None,
     where: Annotated[str, typer.Option(help="Which of its rows, such as 'num_experts == 8'.")] = "",
+    metric: Annotated[
+        Literal["bits-per-byte", "unigram-normalised"], typer.Option(help="The loss of the runs that is compared.")
+    ] = "bits-per-byte",
+    law: Annotated[Path | None, typer.Option(help="A law.json with the vocabulary in it, such as moe-bits.")] = None,
     mix: Annotated[str, typer.Option(help="Shares of the text's bytes, such as ko=0.3,en=0.5,code=0.2.")] = "",
     compare: Annotated[str, typer.Option(help="Sizes to show the cost of, such as 131072,163840.")] = "",
     tied_embeddings: Annotated[bool, typer.Option(help="One matrix for input and output.")] = False,
     tensor_parallel: Annotated[int, typer.Option(help="Ways in which the vocabulary matrices are split.")] = 8,
+    out: Annotated[Path | None, typer.Option(help="A folder for choice.json and the figures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False,
 ) -> None:
     """Put the best vocabulary size by every predictor side by side, with the flat range and the costs.
@@ -247,13 +254,14 @@ def choose(
     \b
     Example: scaling vocab choose --params-active 33e9 --vocab-size 163840 --hidden-size 7168 --compare 163840
     """
+    from fits.result import Fit
     from vocab_study.choice import choose_vocabulary
     from vocab_study.costs import kv_bytes_per_token
     from vocab_study.isoflop import read_vocabulary_runs
     from vocab_study.predictors import without_vocabulary
     from vocab_study.study import Study
 
-    sizes, kv_bytes = _numbers(compare, "--compare"), None
+    sizes, kv_bytes, setting = _numbers(compare, "--compare"), None, {}
     if plan is not None:
         from scaling.plan import TrainingPlan
 
@@ -263,6 +271,7 @@ def choose(
         params_learning, tied_embeddings = model.params_total_non_embedding, model.tied_embeddings
         flops = flops or float(made.tokens * model.flops_per_token(made.sequence_length))
         sizes, kv_bytes = [*sizes, model.vocab_size], kv_bytes_per_token(model)
+        setting = {"activation_ratio": model.activation_ratio, "granularity": model.granularity}
     if hidden_size is None:
         raise UserError("--hidden-size is missing; give it, or a --plan.")
     if params_active_non_embedding is None:
@@ -274,36 +283,81 @@ def choose(
             )
         else:
             params_active_non_embedding = params_active - (1 if tied_embeddings else 2) * vocab_size * hidden_size
+    opened = None if study is None else Study.load(study)
+    table = None if runs is None else read_vocabulary_runs(runs, where, metric)
     choice = choose_vocabulary(
         params_active_non_embedding,
         hidden_size,
-        study=None if study is None else Study.load(study),
+        study=opened,
         mix=_shares(mix) if mix else None,
         params_learning=params_learning,
         flops=flops,
-        runs=None if runs is None else read_vocabulary_runs(runs, where),
+        runs=table,
+        fit=None if law is None else Fit.load(law),
+        setting=setting,
         compare=sizes,
         tied_embeddings=tied_embeddings,
         tensor_parallel=tensor_parallel,
         kv_bytes_per_token=kv_bytes,
     )
+    if out is not None:
+        _write_choice(choice, out, opened, table, metric)
     if as_json:
         print_json(choice.model_dump(mode="json"))
     else:
         _print_choice(choice, asked_runs=runs is not None)
 
 
+def _write_choice(
+    choice: "VocabularyChoice", out: Path, study: "Study | None", runs: "pd.DataFrame | None", metric: str
+) -> None:
+    from vocab_study.figures import compute_figure, loss_figure, predictors_figure
+    from vocab_study.isoflop import common_budget, isoflop_slices
+
+    choice.save(out / "choice.json")
+    predictors_figure(choice).savefig(out / "predictors.svg")
+    if study is not None:
+        compute_figure(study, choice.params_active_non_embedding, choice.hidden_size).savefig(out / "compute.svg")
+    if runs is not None:
+        slices = isoflop_slices(runs, common_budget(runs))
+        loss = "bits per byte" if metric == "bits-per-byte" else "loss less the unigrams' (nats/token)"
+        loss_figure(slices, loss=loss).savefig(out / "loss.svg")
+
+
 def _print_choice(choice: "VocabularyChoice", *, asked_runs: bool) -> None:
     params, width = count(choice.params_active_non_embedding), choice.hidden_size
     say(f"{params} active parameters outside the vocabulary, width {width}")
-    rows = [(law.title, f"{count(law.params)} {law.params_are}", law.vocab_size) for law in choice.laws]
+    rows = []
+    for law in choice.laws:
+        interval = f"{law.low} to {law.high}" + ("" if law.identified else ", so not identified")
+        rows.append((law.title, f"{count(law.params)} {law.params_are}", law.vocab_size, interval))
     if choice.runs:
-        low, high, level = choice.runs.low, choice.runs.high, choice.runs.level
-        rows.append((f"Your runs, bits per byte ({level:.0%}: {low} to {high})", "active", choice.runs.vocab_size))
+        rows.append(("Your runs", "active", choice.runs.vocab_size, f"{choice.runs.low} to {choice.runs.high}"))
+    if choice.fitted:
+        fitted = choice.fitted
+        interval = f"{fitted.low} to {fitted.high}" + ("" if fitted.inside >= fitted.level else ", so not identified")
+        rows.append((f"Your law {fitted.law}", "active", fitted.vocab_size, interval))
     if choice.optimum:
         best = choice.optimum
-        rows.append(("Exact compute per byte of the study's text", "active", best.vocab_size))
-    print_table(["predictor", "asked for", "vocabulary"], rows)
+        flat = f"{best.lowest_flat} to {best.highest_flat} within 0.1 %"
+        rows.append(("Exact compute per byte of the study's text", "active", best.vocab_size, flat))
+    print_table(["predictor", "asked for", "vocabulary", "90 % interval"], rows)
+    if choice.fitted:
+        for name, decades in choice.fitted.extrapolation.items():
+            say(f"  note: your law is asked {decades:+.1f} decades outside its runs in {name}.")
+    if choice.run_models:
+        columns = ["a model of your runs", "width", "best vocabulary", "90 % interval", "draws with an optimum"]
+        models = [
+            (
+                count(model.params),
+                model.hidden_size,
+                "none inside the sizes" if model.vocab_size is None else model.vocab_size,
+                "" if model.low is None else f"{model.low} to {model.high}",
+                f"{model.identified:.0%}",
+            )
+            for model in choice.run_models
+        ]
+        print_table(columns, models)
     if asked_runs and not choice.runs:
         say("  note: your runs identify no best vocabulary; it takes two models with an optimum inside their sizes.")
     for warning in dict.fromkeys(warning for law in choice.laws for warning in law.warnings):

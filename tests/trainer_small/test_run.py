@@ -70,6 +70,11 @@ def test_a_run_learns_and_says_everything(run_folder: RunFolder) -> None:
     nats = result.losses.loss * result.losses.validation_tokens
     assert result.losses.bits_per_byte == pytest.approx(nats / np.log(2) / result.losses.validation_bytes)
     assert result.losses.validation_bytes >= 4000
+    groups = result.losses.groups.values()
+    assert sum(group.validation_bytes for group in groups) == result.losses.validation_bytes
+    bits = sum(group.bits_per_byte * group.validation_bytes for group in groups)
+    assert bits / result.losses.validation_bytes == pytest.approx(result.losses.bits_per_byte)
+    assert result.losses.loss < result.losses.unigram_loss
     assert result.counts.tokens == 128 * 120
     assert result.counts.train_flops == result.counts.flops_per_token * result.counts.tokens
     assert 0 < result.router.entropy <= 1

@@ -131,3 +131,12 @@ def test_validation_is_the_same_text_up_to_a_budget(corpus: Path, tokens: Path) 
     assert part.bytes.max() < max(sizes)  # no long document decides the loss
     assert (whole.inputs[1:] == whole.targets[:-1]).all() and whole.inputs[0] == 0
     assert (np.bincount(whole.document) > 1).all()
+
+
+def test_groups_and_unigrams_of_the_validation_text(corpus: Path, tokens: Path) -> None:
+    text, manifest = ValidationTokens(tokens, None), read_manifest(tokens)
+    sources = [json.loads(line)["source"] for line in (corpus / "validation.jsonl").read_text().splitlines()]
+    assert sorted(text.groups[index] for index in text.group) == sorted(sources)
+    trained = np.fromfile(tokens / "train.tokens", dtype=manifest.dtype)
+    counts = np.maximum(np.bincount(trained, minlength=manifest.vocab_size), 1)
+    assert np.allclose(text.unigram_losses, -np.log(counts / counts.sum())[text.targets])
