@@ -145,7 +145,6 @@ def markdown(details: pd.DataFrame) -> list[str]:
 
 
 def axk1(choice: VocabularyChoice) -> list[str]:
-    built = int(AXK1["built"])
     lines = [
         "## The case of A.X K1: 33B active, hidden size 7168, 163,840 tokens",
         "",

@@ -67,11 +67,11 @@ def best_sizes(predictor: str, params: float, hidden_size: float, flops: float) 
     elif predictor.startswith("tao-direct"):
         sizes = draws["coefficient"] * params ** draws["gamma"] / hidden_size
     else:
-        return _least_loss(draws, params, hidden_size, flops)
+        return least_loss(draws, params, hidden_size, flops)
     return sizes.to_numpy(), np.ones(len(sizes), dtype=bool)
 
 
-def _least_loss(draws: Any, params: float, hidden_size: float, flops: float) -> tuple[Floats, NDArray[np.bool_]]:
+def least_loss(draws: Any, params: float, hidden_size: float, flops: float) -> tuple[Floats, NDArray[np.bool_]]:
     """Where dL/d ln V turns from falling to rising at fixed F = 6 (N + V d) D (arXiv 2407.13623, section 3.3)."""
     matrices = np.exp(_GRID) * hidden_size
     tokens = flops / (6 * (params + matrices)) / 1e9

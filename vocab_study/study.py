@@ -20,7 +20,7 @@ from fits.schema import Schema
 from trainer_small.documents import Split, read_documents
 from vocab_study.compression import Curve, count_tokens, curve, unmerge
 from vocab_study.corpus import CorpusManifest, GroupSummary, SplitSummary, load_manifest
-from vocab_study.merge_tree import MergeTree, cut, take_apart
+from vocab_study.merge_tree import MergeTree, cut
 from vocab_study.parity import parity_curves
 from vocab_study.split_patterns import split_pattern
 from vocab_study.tokenizer import check_size, load, save
@@ -316,7 +316,7 @@ def _make(
         return words[split].watch(stream(stage, split))
 
     counted = _count(corpus, asked, read, report)
-    tree = take_apart(counted.tokenizer, str(asked.tokenizer or "the tokenizer"))
+    tree = counted.tree
     if asked.tokenizer:
         _check_cuts(asked.tokenizer, counted.tokenizer, tree, stream("checking", "validation"))
     curves = {}
@@ -357,8 +357,7 @@ def _make(
 def _count(corpus: Path, asked: _Asked, read: Any, report: Progress) -> Counted:
     if asked.tokenizer:
         tokenizer = read_tokenizer(asked.tokenizer, asked.pretokenizer)
-        take_apart(tokenizer, str(asked.tokenizer))  # refuse what is no BPE before reading a gigabyte
-        return count_with(tokenizer, read)
+        return count_with(tokenizer, read, str(asked.tokenizer))
     counted = train_and_count(read, asked.max_size or DEFAULT_MAX_SIZE, asked.pretokenizer or "gpt2", report)
     reached = counted.tokenizer.get_vocab_size()
     if asked.max_size is not None and reached < asked.max_size:

@@ -14,6 +14,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from fits.errors import UserError
 from fits.files import write_text
 from vocab_study.byte_characters import byte_characters
+from vocab_study.merge_tree import MergeTree
 from vocab_study.split_patterns import byte_level_splitter
 
 END_OF_TEXT = "<|endoftext|>"
@@ -47,6 +48,25 @@ def _around(model: models.BPE, pretokenizer: str) -> Tokenizer:
     if model.token_to_id(END_OF_TEXT) is not None:
         tokenizer.add_special_tokens([END_OF_TEXT])
     return tokenizer
+
+
+def tree_of_bytes(left: Sequence[int], right: Sequence[int]) -> MergeTree:
+    """What ``take_apart`` says of ``build_tokenizer(left, right)``, without a look at its text."""
+    contents = [b"", *sorted((bytes([byte]) for byte in range(256)), key=lambda byte: byte_characters()[byte[0]])]
+    for a, b in zip(left, right, strict=True):
+        contents.append(contents[a] + contents[b])
+    partial = np.fromiter((not _is_text(content) for content in contents), dtype=bool, count=len(contents))
+    return MergeTree(np.arange(len(contents)), list(left), list(right), partial)
+
+
+def _is_text(content: bytes) -> bool:
+    if content.isascii():
+        return True
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def train_tokenizer(

@@ -14,9 +14,10 @@ from tokenizers import Tokenizer
 
 from trainer_small.documents import Split
 from vocab_study.compression import count_tokens
+from vocab_study.merge_tree import MergeTree, take_apart
 from vocab_study.merging import learn_merges
 from vocab_study.pretokens import PretokenCounts, count_pretokens
-from vocab_study.tokenizer import build_tokenizer, train_tokenizer
+from vocab_study.tokenizer import build_tokenizer, train_tokenizer, tree_of_bytes
 
 SPLITS: tuple[Split, ...] = ("train", "validation")
 
@@ -32,6 +33,7 @@ class Counted:
     """A tokenizer and how often each of its ids occurs."""
 
     tokenizer: Tokenizer
+    tree: MergeTree
     counts: dict[tuple[Split, str], Ints]
     """For each split and group, how often each id occurs, shape [largest id + 1]."""
     trainer: str
@@ -50,13 +52,18 @@ def train_and_count(read: Read, max_size: int, pretokenizer: str, report: Progre
     return _by_pretokens(pretokens, max_size, pretokenizer, report)
 
 
-def count_with(tokenizer: Tokenizer, read: Read) -> Counted:
-    """Encode both splits with Hugging Face ``tokenizers``, the reference."""
+def count_with(tokenizer: Tokenizer, read: Read, source: str = "the tokenizer") -> Counted:
+    """Encode both splits with Hugging Face ``tokenizers``, the reference.
+
+    Raises:
+        UserError: the tokenizer is no BPE; nothing is read then.
+    """
+    tree = take_apart(tokenizer, source)
     counts: dict[tuple[Split, str], Ints] = {}
     for split in SPLITS:
         found = count_tokens(tokenizer, read(f"encoding {split}", split))
         counts |= {(split, group): histogram for group, histogram in found.items()}
-    return Counted(tokenizer, counts, f"tokenizers {importlib.metadata.version('tokenizers')}")
+    return Counted(tokenizer, tree, counts, f"tokenizers {importlib.metadata.version('tokenizers')}")
 
 
 def _by_pretokens(found: PretokenCounts, max_size: int, pretokenizer: str, report: Progress) -> Counted:
@@ -66,4 +73,5 @@ def _by_pretokens(found: PretokenCounts, max_size: int, pretokenizer: str, repor
     )
     counts = {key: merged.histogram(occurrences) for key, occurrences in found.counts.items()}
     trainer = f"{found.library} {importlib.metadata.version(found.library)} and NumPy {np.__version__}"
-    return Counted(build_tokenizer(merged.left, merged.right, pretokenizer), counts, trainer)  # type: ignore[arg-type]
+    tokenizer = build_tokenizer(merged.left, merged.right, pretokenizer)
+    return Counted(tokenizer, tree_of_bytes(merged.left, merged.right), counts, trainer)  # type: ignore[arg-type]

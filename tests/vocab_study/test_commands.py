@@ -63,7 +63,7 @@ def test_the_examples_of_the_help_run(run):
     for command in ("vocab study", "vocab design", "vocab tokenizer", "vocab choose"):
         example = re.search(r"Example: scaling (.*)", run(f"{command} --help").output)
         assert example
-        result = run(example[1].replace("8192", "2500").replace("1024,2048,4096", "1024,2048"))
+        result = run(example[1].replace("8192", "2500").replace("--sizes 1024,2048,4096", "--sizes 600,1024,2048"))
         assert result.exit_code == 0, result.output
 
 
@@ -115,7 +115,7 @@ def test_a_study_of_text_as_it_lies_there(run, tmp_path):
 def test_runs_and_a_law_of_ones_own(run, tmp_path):
     """A sweep whose losses have a known best size: V d = 20 N**0.7."""
     assert run("vocab study corpus --max-size 3000 --out study").exit_code == 0
-    line = "vocab design --corpus corpus --study study --sizes 300,600,1200,2400 --budget-flops 1e12 --out v.yaml"
+    line = "vocab design --corpus corpus --study study --sizes 300,600,1200,2400 --budget-flops 6e12 --out v.yaml"
     assert run(line).exit_code == 0
     runs = []
     for spec in Sweep.load(tmp_path / "v.yaml").runs:
@@ -131,7 +131,7 @@ def test_runs_and_a_law_of_ones_own(run, tmp_path):
     question = "vocab choose --study study --params-active-non-embedding 2e5 --hidden-size 64 --runs runs.csv"
     told = json.loads(run(f"{question} --json --out choice").stdout)
     assert told["runs"]["vocab_size"] == pytest.approx(20 * 2e5**0.7 / 64, rel=0.01)
-    assert [model["identified"] for model in told["run_models"]] == [1.0, 1.0]
+    assert all(model["low"] <= model["vocab_size"] <= model["high"] for model in told["run_models"])
     names = {"choice.json", "predictors.svg", "compute.svg", "loss.svg"}
     assert {path.name for path in (tmp_path / "choice").iterdir()} == names
     other = json.loads(run(f"{question} --metric unigram-normalised --json").stdout)

@@ -16,7 +16,7 @@ from vocab_study.byte_characters import byte_of
 from vocab_study.compression import count_tokens, curve
 from vocab_study.merge_tree import cut, take_apart
 from vocab_study.study import study_vocabulary
-from vocab_study.tokenizer import train_tokenizer
+from vocab_study.tokenizer import build_tokenizer, train_tokenizer, tree_of_bytes
 from vocab_study.tokenizer_files import read_tokenizer
 
 
@@ -175,3 +175,11 @@ def test_a_tokenizer_whose_cuts_do_not_follow_is_refused(texts, small_corpus, tm
     (tmp_path / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(UserError, match="uses a token that is made later"):
         study_vocabulary(small_corpus, tmp_path / "study", tokenizer=tmp_path)
+
+
+def test_the_tree_that_training_knows_is_the_one_that_is_read(small_corpus, texts):
+    tokenizer = train_tokenizer([*texts, "안녕하세요 안녕 日本語 日本 " * 200], 1200)
+    read = take_apart(tokenizer)
+    known = tree_of_bytes(read.left, read.right)
+    assert (known.ids == read.ids).all() and (known.partial == read.partial).all() and read.partial[257:].any()
+    assert build_tokenizer(read.left, read.right).to_str() == tokenizer.to_str()
