@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 SIZES = "4096,8192,16384,32768,65536,131072"
@@ -95,37 +96,44 @@ def job(*arguments: object) -> dict:
 
 
 def run_job(name: str, *arguments: str) -> None:
+    """Do a job and print what it took; what it tells is gathered after the clock has stopped."""
     started = time.perf_counter()
-    result = {"corpus": corpus_job, "study": study_job, "alone": alone_job}[name](*arguments)
+    told = {"corpus": corpus_job, "study": study_job, "alone": alone_job}[name](*arguments)
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    result |= {"cpu": usage.ru_utime + usage.ru_stime, "wall": time.perf_counter() - started}
-    print(json.dumps(result | {"peak": usage.ru_maxrss / 1e6}))
+    spent = {"cpu": usage.ru_utime + usage.ru_stime, "wall": time.perf_counter() - started}
+    print(json.dumps(told() | spent | {"peak": usage.ru_maxrss / 1e6}))
 
 
-def corpus_job(source: str, out: str) -> dict:
+def corpus_job(source: str, out: str) -> Callable[[], dict]:
     from vocab_study.corpus import build_corpus
 
     manifest = build_corpus([source], out)
-    return {"bytes": manifest.train.bytes + manifest.validation.bytes}
+    return lambda: {"bytes": manifest.train.bytes + manifest.validation.bytes}
 
 
-def study_job(corpus: str, out: str, max_size: str) -> dict:
+def study_job(corpus: str, out: str, max_size: str) -> Callable[[], dict]:
     from vocab_study.study import study_vocabulary
 
     study = study_vocabulary(corpus, out, max_size=int(max_size))
     sizes = [size for size in map(int, SIZES.split(",")) if size <= int(max_size)]
-    tokens = {size: sum(study.at(size, "tokens", split=split) for split in ("train", "validation")) for size in sizes}
-    return {"tokens": tokens, "trainer": study.summary.trainer}
+
+    def told() -> dict:
+        splits = ("train", "validation")
+        tokens = {size: sum(study.at(size, "tokens", split=split) for split in splits) for size in sizes}
+        return {"tokens": tokens, "trainer": study.summary.trainer}
+
+    return told
 
 
-def alone_job(corpus: str, size: str) -> dict:
+def alone_job(corpus: str, size: str) -> Callable[[], dict]:
     from trainer_small.documents import read_documents
     from vocab_study.compression import count_tokens
     from vocab_study.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer((document.text for document in read_documents(corpus, "train")), int(size))
     both = (("all", d.text) for split in ("train", "validation") for d in read_documents(corpus, split))
-    return {"tokens": int(count_tokens(tokenizer, both)["all"].sum())}
+    tokens = int(count_tokens(tokenizer, both)["all"].sum())
+    return lambda: {"tokens": tokens}
 
 
 if __name__ == "__main__":

@@ -82,7 +82,7 @@ def _sentence(model: type[BaseModel], error: ValidationError, source: str | Path
     faults = sorted(error.errors(), key=lambda fault: fault["type"] != "extra_forbidden")
     fault = next((fault for fault in faults if fault["loc"] == ("schema_version",)), faults[0])
     if fault["loc"] == ("schema_version",) and fault["type"] == "literal_error":
-        wanted = fault["ctx"]["expected"]
+        wanted = fault.get("ctx", {}).get("expected")
         return f"{source} is of schema_version {fault['input']!r}, this program reads {wanted}; make the file again."
     key = ".".join(str(part) for part in fault["loc"])
     more = f" ({len(faults) - 1} more faults follow.)" if len(faults) > 1 else ""

@@ -26,7 +26,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Curve:
-    """One text at every vocabulary size; element ``i`` of an array belongs to the smallest size + ``i``.
+    """Texts at every vocabulary size; row ``i`` of an array belongs to the smallest size + ``i``.
+
+    Arrays are [sizes], or [sizes, texts] when they are of several texts.
 
     End-of-text tokens are no part of it: all counts are of the text itself.
     """
@@ -82,7 +84,7 @@ def _batches(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Unmerging:
-    """The counts met while merges are undone, one element a merge in rank order."""
+    """The counts met while merges are undone, one row a merge in rank order: [merges] or [merges, texts]."""
 
     counts: Ints
     """Histogram at the largest vocabulary."""
@@ -96,11 +98,11 @@ class Unmerging:
     @property
     def tokens(self) -> Ints:
         """Tokens at each size: undoing a merge adds one for each occurrence."""
-        return self.at_every_size(int(self.counts.sum()), self.undone)
+        return self.at_every_size(self.counts.sum(axis=0), self.undone)
 
     def sum_over_vocabulary(self, term: Any) -> NDArray[Any]:
         """Sum of ``term(count)`` over the vocabulary, at every size; ``term`` maps an array to an array."""
-        start = term(self.counts).sum()
+        start = term(self.counts).sum(axis=0)
         step = -term(self.undone)
         for before in (self.left_before, self.right_before):
             step = step + term(before + self.undone) - term(before)
@@ -109,8 +111,8 @@ class Unmerging:
     @staticmethod
     def at_every_size(largest: Any, steps: NDArray[Any]) -> NDArray[Any]:
         """From the value at the largest size and the change by each undone merge, the values from smallest up."""
-        down = np.concatenate([np.asarray([largest], dtype=steps.dtype), steps[::-1]])
-        return np.cumsum(down)[::-1]
+        down = np.concatenate([np.asarray(largest, dtype=steps.dtype)[None], steps[::-1]])
+        return np.cumsum(down, axis=0)[::-1]
 
 
 def unmerge(counts: Ints, left: list[int], right: list[int]) -> Unmerging:
@@ -118,28 +120,29 @@ def unmerge(counts: Ints, left: list[int], right: list[int]) -> Unmerging:
 
     Args:
         counts: occurrences at the largest vocabulary of the tokens as a ``MergeTree`` orders them, those of no merge
-            first, shape [vocabulary size].
+            first; [vocabulary size], or [vocabulary size, texts].
         left: place of the left part of each merge in rank order.
         right: place of the right part.
     """
-    current = counts.tolist()
+    current, merged = counts.copy(), counts[len(counts) - len(left) :]
+    undone, left_before, right_before = np.empty_like(merged), np.empty_like(merged), np.empty_like(merged)
     smallest = len(counts) - len(left)
-    undone, left_before, right_before = [0] * len(left), [0] * len(left), [0] * len(left)
     for rank in range(len(left) - 1, -1, -1):
-        count, a, b = current[smallest + rank], left[rank], right[rank]
+        count, a, b = current[smallest + rank], left[rank], right[rank]  # a and b may be one token
         undone[rank] = count
         left_before[rank] = current[a]
         current[a] += count
         right_before[rank] = current[b]
         current[b] += count
-    return Unmerging(counts, np.asarray(undone), np.asarray(left_before), np.asarray(right_before))
+    return Unmerging(counts, undone, left_before, right_before)
 
 
 def curve(counts: Ints, tree: MergeTree) -> Curve:
     """All statistics at every size.
 
     Args:
-        counts: occurrences of each token at the largest size, in the order of ``tree.ids``.
+        counts: occurrences of each token at the largest size, in the order of ``tree.ids``; [vocabulary size], or
+            [vocabulary size, texts].
         tree: the tokenizer.
     """
     undoing = unmerge(counts, tree.left, tree.right)
@@ -151,5 +154,5 @@ def curve(counts: Ints, tree: MergeTree) -> Curve:
     rare = undoing.sum_over_vocabulary(lambda n: (n < RARE_BELOW).astype(np.int64))
     pieces = tree.partial.astype(np.int64)
     gained = pieces[tree.left] + pieces[tree.right] - pieces[tree.smallest_size :]
-    partial = undoing.at_every_size(int(counts @ pieces), undoing.undone * gained)
-    return Curve(tokens, entropy, renyi / np.log(sizes), rare, partial)
+    partial = undoing.at_every_size(pieces @ counts, (undoing.undone.T * gained).T)
+    return Curve(tokens, entropy, (renyi.T / np.log(sizes)).T, rare, partial)

@@ -37,13 +37,6 @@ CHECKED_CHARACTERS = 200_000
 """Of held-out text, on which a tokenizer made elsewhere is cut and compared."""
 
 
-class StudiedText(GroupSummary):
-    """Counts of some text of a study."""
-
-    words: int
-    """What white space parts: in Korean eojeol, in Chinese and Japanese hardly anything."""
-
-
 class StudySummary(Schema):
     """What ``study.json`` holds: how a study was made and the text its curves are of."""
 
@@ -61,8 +54,10 @@ class StudySummary(Schema):
     largest_size: int
     filled: bool
     """Whether the text filled the size that was asked for."""
-    text: dict[Split, dict[str, StudiedText]]
-    """Documents, bytes, characters and words of each split and group, the group ``all`` in."""
+    text: dict[Split, dict[str, GroupSummary]]
+    """Documents, bytes and characters of each split and group, the group ``all`` in."""
+    words: dict[str, int]
+    """Words of each group's held-out text, what white space parts: eojeol in Korean, hardly any in Chinese."""
     parallel: str | None = None
     """The file of aligned text that ``parity.csv`` is of."""
     reference: str | None = None
@@ -186,7 +181,7 @@ class Study:
             rows[group] = {
                 "bytes_per_token": text.bytes / tokens,
                 "characters_per_token": text.characters / tokens,
-                "tokens_per_word": tokens / text.words,
+                "tokens_per_word": tokens / self.summary.words[group],
                 "entropy": self.entropy(vocab_size, group),
                 "renyi_efficiency": self.at(vocab_size, "renyi_efficiency", group),
                 "partial_character_tokens": self.at(vocab_size, "partial_tokens", group) / tokens,
@@ -299,32 +294,31 @@ def _already_made(out: Path, fingerprint: str) -> Study | None:
 def _make(
     corpus: Path, manifest: CorpusManifest, out: Path, asked: _Asked, fingerprint: str, report: Progress
 ) -> Study:
-    sizes: dict[Split, dict[str, GroupSummary]] = {
+    text: dict[Split, dict[str, GroupSummary]] = {
         "validation": _with_all(manifest.validation),
         "train": _with_all(manifest.train),
     }
-    words: dict[Split, WordCount] = {"validation": WordCount(), "train": WordCount()}
+    words = WordCount()
 
     def stream(stage: str, split: Split) -> Iterator[tuple[str, str]]:
         done = 0
         for document in read_documents(corpus, split):
             yield document.source, document.text
             done += len(document.text.encode())
-            report(stage, done, sizes[split][ALL].bytes)
+            report(stage, done, text[split][ALL].bytes)
 
     def read(stage: str, split: Split) -> Iterator[tuple[str, str]]:
-        return words[split].watch(stream(stage, split))
+        return words.watch(stream(stage, split)) if split == "validation" else stream(stage, split)
 
     counted = _count(corpus, asked, read, report)
     tree = counted.tree
     if asked.tokenizer:
         _check_cuts(asked.tokenizer, counted.tokenizer, tree, stream("checking", "validation"))
-    curves = {}
-    for split, groups in sizes.items():
-        found = {group: counted.counts[split, group][tree.ids] for group in groups if group != ALL}
-        found[ALL] = np.sum(list(found.values()), axis=0)
-        curves |= {(split, group): curve(found[group], tree) for group in groups}
-    text = {split: _with_words(groups, words[split].words) for split, groups in sizes.items()}
+    found: dict[tuple[Split, str], np.ndarray] = {}
+    for split, groups in text.items():
+        found |= {(split, group): counted.counts[split, group][tree.ids] for group in groups if group != ALL}
+        found[split, ALL] = np.sum([found[split, group] for group in groups if group != ALL], axis=0)
+    curves = curve(np.stack(list(found.values()), axis=1), tree)
     parity = None
     if asked.parallel:
         parity = parity_curves(asked.parallel, counted.tokenizer, tree, asked.reference)
@@ -339,6 +333,7 @@ def _make(
         largest_size=reached,
         filled=bool(asked.tokenizer) or reached == (asked.max_size or DEFAULT_MAX_SIZE),
         text=text,
+        words=words.words | {ALL: sum(words.words.values())},
         parallel=str(asked.parallel) if asked.parallel else None,
         reference=asked.reference if asked.parallel else None,
     )
@@ -347,7 +342,7 @@ def _make(
     for stale in (out / "tokenizers").glob("*/tokenizer.json"):
         stale.unlink()
     save(counted.tokenizer, out / "tokenizers" / str(reached) / "tokenizer.json")
-    write_bytes(out / "compression.csv", _csv(curves, text, tree.smallest_size))
+    write_bytes(out / "compression.csv", _csv(list(found), curves, text, tree.smallest_size))
     if parity is not None:
         write_bytes(out / "parity.csv", parity.to_csv(index=False).encode())
     summary.save(out / "study.json")
@@ -398,26 +393,23 @@ def _with_all(split: SplitSummary) -> dict[str, GroupSummary]:
     return {**split.groups, ALL: whole}
 
 
-def _with_words(groups: dict[str, GroupSummary], words: dict[str, int]) -> dict[str, StudiedText]:
-    words = words | {ALL: sum(words.values())}
-    return {group: StudiedText(**counts.model_dump(), words=words[group]) for group, counts in groups.items()}
-
-
-def _csv(curves: dict[tuple[Split, str], Curve], text: dict[Split, dict[str, StudiedText]], smallest: int) -> bytes:
+def _csv(
+    texts: list[tuple[Split, str]], curves: Curve, text: dict[Split, dict[str, GroupSummary]], smallest: int
+) -> bytes:
     """Six digits are more than any figure needs and keep the file small; the token counts are exact."""
     blocks = []
-    for (split, group), drawn in curves.items():
-        tokens, counted = drawn.tokens, text[split][group]
+    for column, (split, group) in enumerate(texts):
+        tokens = curves.tokens[:, column]
         columns = {
             "vocab_size": np.arange(smallest, smallest + len(tokens)),
             "tokens": tokens,
-            "bytes_per_token": np.round(counted.bytes / tokens, 6),
-            "entropy": np.round(drawn.entropy, 6),
-            "renyi_efficiency": np.round(drawn.renyi_efficiency, 6),
-            "rare_tokens": drawn.rare_tokens,
-            "partial_tokens": drawn.partial_tokens,
+            "bytes_per_token": np.round(text[split][group].bytes / tokens, 6),
+            "entropy": np.round(curves.entropy[:, column], 6),
+            "renyi_efficiency": np.round(curves.renyi_efficiency[:, column], 6),
+            "rare_tokens": curves.rare_tokens[:, column],
+            "partial_tokens": curves.partial_tokens[:, column],
         }
-        names = {"split": [split] * len(tokens), "group": [group] * len(tokens)}
+        names = {"split": pyarrow.repeat(split, len(tokens)), "group": pyarrow.repeat(group, len(tokens))}
         blocks.append(pyarrow.table(names | columns))
     sink = io.BytesIO()
     csv.write_csv(pyarrow.concat_tables(blocks), sink)
