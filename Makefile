@@ -23,7 +23,7 @@ bench: $(INSTALLED)
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
-	rm -rf .venv demo_out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv demo_out vocab_curve_out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 
 $(INSTALLED): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,15 +1,19 @@
 """Ten sizes in six languages, bit for bit against tokenizers trained and encoded one by one."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from trainer_small.documents import read_documents
+from vocab_study.compression import count_tokens, unmerge
 from vocab_study.corpus import build_corpus
+from vocab_study.merge_tree import cut, take_apart
 from vocab_study.study import study_vocabulary
 from vocab_study.tokenizer import load, train_tokenizer
+from vocab_study.tokenizer_files import read_tokenizer
 
 CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "corpora"
 LANGUAGES = ("code", "en", "es", "ja", "ko", "zh")
@@ -39,3 +43,23 @@ def test_every_size_equals_a_tokenizer_of_its_own(tmp_path):
             assert study.at(size, "tokens", language) == len(ids)
             share = np.bincount(ids)[np.bincount(ids) > 0] / len(ids)
             assert study.entropy(size, language) == pytest.approx(-(share * np.log(share)).sum(), abs=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CORPORA.is_dir(), reason="needs ../shared/data/corpora")
+@pytest.mark.parametrize("name", ["cl100k_base", "o200k_base"])
+def test_published_tokenizers_cut_at_seven_sizes(tmp_path, name):
+    """Undone merges against the cut tokenizer, six languages; the environment names the folder of the files."""
+    file = Path(os.environ.get("TIKTOKEN_FILES", "."), f"{name}.tiktoken")
+    if not file.is_file():
+        pytest.skip(f"needs {name}.tiktoken in the folder that TIKTOKEN_FILES names")
+    tokenizer = read_tokenizer(file)
+    tree = take_apart(tokenizer)
+    build_corpus([CORPORA / language for language in LANGUAGES], tmp_path / "corpus")
+    texts = [(d.source, d.text) for d in read_documents(tmp_path / "corpus", "validation")][::4]
+    counts = count_tokens(tokenizer, texts)
+    for size in (300, 1000, 5000, 20_000, 50_000, 90_000, len(tree.ids)):
+        alone = count_tokens(cut(tokenizer, size), texts)
+        for language in LANGUAGES:
+            tokens = unmerge(counts[language][tree.ids], tree.left, tree.right).tokens
+            assert tokens[size - tree.smallest_size] == alone[language].sum()
