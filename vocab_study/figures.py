@@ -59,7 +59,7 @@ def compute_figure(study: Study, params: float, hidden_size: int) -> Figure:
 
 
 def loss_figure(slices: Sequence[Slice], *, loss: str = "bits per byte") -> Figure:
-    """Loss against the vocabulary for each model at its budget: every run a dot, and the parabola in ln V."""
+    """Loss against the vocabulary for each model at its budget: runs near the optimum and their parabola in ln V."""
     figure = Figure(figsize=(4.2 * len(slices), 3.6), layout="constrained")
     for axes, slice in zip(np.atleast_1d(np.asarray(figure.subplots(1, len(slices)))), slices, strict=True):
         sizes = np.exp(slice.log_sizes)
@@ -101,6 +101,6 @@ def predictors_figure(choice: VocabularyChoice) -> Figure:
         axes.plot(size, place, "o", color=color, markerfacecolor=color if identified else "white")
     axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)], fontsize=8)
     axes.set_xscale("log")
-    axes.set_xlabel("best vocabulary size (90 % interval; grey: not identified)")
+    axes.set_xlabel("best size, 90 % interval (grey: not identified)")
     axes.grid(alpha=0.25, axis="x")
     return figure

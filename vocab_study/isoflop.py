@@ -13,12 +13,16 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import f as f_distribution
 
 from fits.errors import UserError
 from fits.runs import filter_rows, read_runs, usable_runs
 from fits.schema import Schema
 
 COLUMNS = ("params", "hidden_size", "vocab_size", "flops", "loss")
+FEWEST_SIZES = 4
+REFUSED = 0.95
+"""Level at which a parabola through repeated runs is refused."""
 SAME_BUDGET = 0.02
 """A run without checkpoints counts at a budget that it meets to this share."""
 Metric = Literal["bits-per-byte", "unigram-normalised"]
@@ -51,8 +55,61 @@ class Slice:
         fitted = np.polyval(np.polyfit(self.log_sizes, self.losses, 2), self.log_sizes)
         return float(np.sqrt(np.mean((fitted - self.losses) ** 2)))
 
+    @property
+    def noise(self) -> float | None:
+        """Standard deviation between runs of one size, pooled; ``None`` where no size was repeated."""
+        _, size, repeats, means = self._by_size()
+        freedom = len(self.losses) - len(repeats)
+        return float(np.sqrt(np.sum((self.losses - means[size]) ** 2) / freedom)) if freedom else None
+
+    def _by_size(self) -> tuple[Floats, NDArray[np.intp], NDArray[np.intp], Floats]:
+        """ln of the sizes, the index of each run's size, and the runs and mean loss of each size."""
+        sizes, size, repeats = np.unique(self.log_sizes, return_inverse=True, return_counts=True)
+        return sizes, size, repeats, np.bincount(size, weights=self.losses) / repeats
+
+    def misfit(self) -> float:
+        """Standard deviation of a run that would explain how far the means of sizes lie from the parabola."""
+        sizes, _, repeats, means = self._by_size()
+        if len(sizes) < 4:
+            return 0.0
+        fitted = np.polyval(np.polyfit(self.log_sizes, self.losses, 2), sizes)
+        return float(np.sqrt(repeats @ np.square(means - fitted) / (len(sizes) - 3)))
+
+    def refused(self, noise: float, freedom: int) -> bool:
+        """Whether the F test for lack of fit refuses the parabola; ``freedom`` is that of the noise."""
+        between = len(np.unique(self.log_sizes)) - 3
+        return between > 0 and self.misfit() > noise * math.sqrt(f_distribution.ppf(REFUSED, between, freedom))
+
+    def near_optimum(self) -> "Slice":
+        """Without the sizes that are too far from the best one for a parabola, as the noise of repeats tells.
+
+        A loss is a parabola in ln V only near its minimum. While the F test for lack of fit refuses it, the size
+        furthest from the lowest loss goes; four sizes stay. Without repeats nothing tells, and all stay.
+        """
+        here, noise, freedom = self, self.noise, len(self.losses) - len(np.unique(self.log_sizes))
+        while noise is not None and here.refused(noise, freedom):
+            sizes, _, _, means = here._by_size()
+            if len(sizes) == FEWEST_SIZES:
+                break
+            furthest = max(sizes[0], sizes[-1], key=lambda end: abs(end - sizes[means.argmin()]))
+            kept = here.log_sizes != furthest
+            here = Slice(here.params, here.hidden_size, here.log_sizes[kept], here.losses[kept])
+        return here
+
     def resampled(self, generator: np.random.Generator) -> "Slice":
-        """The same with its curves drawn again, some twice and some not at all."""
+        """A draw of the same: whole curves again, some twice; where sizes were repeated, the parabola with new noise.
+
+        The noise is that of the repeats, drawn as uncertain as they leave it, or what explains the misfit where the
+        parabola is refused.
+        """
+        noise, freedom = self.noise, len(self.losses) - len(np.unique(self.log_sizes))
+        if noise is not None:
+            spread = noise * math.sqrt(freedom / generator.chisquare(freedom))
+            if self.refused(noise, freedom):
+                spread = self.misfit()
+            fitted = np.polyval(np.polyfit(self.log_sizes, self.losses, 2), self.log_sizes)
+            losses = fitted + generator.normal(0, spread, len(fitted))
+            return Slice(self.params, self.hidden_size, self.log_sizes, losses)
         drawn = generator.integers(len(self.losses), size=len(self.losses))
         return Slice(self.params, self.hidden_size, self.log_sizes[drawn], self.losses[drawn])
 
@@ -116,7 +173,7 @@ def isoflop_slices(runs: pd.DataFrame, flops: Callable[[float], float]) -> list[
         points = [(log_size, loss) for log_size, loss in found if loss is not None]
         if points:
             log_sizes, losses = np.array(points).T
-            slices.append(Slice(params, hidden_size, log_sizes, losses))
+            slices.append(Slice(params, hidden_size, log_sizes, losses).near_optimum())
     return slices
 
 
@@ -194,6 +251,8 @@ class RunsAnswer(Schema):
     gamma: float
     identified: float
     """Share of the draws that identify a law."""
+    decades_beyond: float
+    """How far the model asked for is beyond the largest (or below the smallest, negative) of the runs."""
 
 
 def answer_from_runs(
@@ -237,7 +296,14 @@ def answer_from_runs(
         level=level,
         gamma=law.gamma,
         identified=len(sizes) / draws,
+        decades_beyond=_decades_beyond(params, [slice.params for slice in slices]),
     )
+
+
+def _decades_beyond(params: float, trained: Sequence[float]) -> float:
+    if params > max(trained):
+        return math.log10(params / max(trained))
+    return min(0.0, math.log10(params / min(trained)))
 
 
 def bootstrap_laws(slices: Sequence[Slice], *, draws: int = 500, seed: int = 0) -> list[VocabularyLaw]:

@@ -342,6 +342,8 @@ def _print_choice(choice: "VocabularyChoice", *, asked_runs: bool) -> None:
         flat = f"{best.lowest_flat} to {best.highest_flat} within 0.1 %"
         rows.append(("Exact compute per byte of the study's text", "active", best.vocab_size, flat))
     print_table(["predictor", "asked for", "vocabulary", "90 % interval"], rows)
+    if choice.runs and choice.runs.decades_beyond:
+        say(f"  note: your runs are asked {choice.runs.decades_beyond:+.1f} decades outside their sizes.")
     if choice.fitted:
         for name, decades in choice.fitted.extrapolation.items():
             say(f"  note: your law is asked {decades:+.1f} decades outside its runs in {name}.")
@@ -375,12 +377,15 @@ def _print_choice(choice: "VocabularyChoice", *, asked_runs: bool) -> None:
         for cost in choice.costs
     ]
     if choice.optimum:
-        columns += ["FLOP/byte", "above least", "decode FLOP/char", "KV bytes/char"]
+        columns += ["FLOP/byte", "above least", "decode FLOP/char"]
+        cached = any(cost.kv_bytes_per_character for cost in choice.costs)
+        columns += ["KV bytes/char"] if cached else []
         for row, cost in zip(rows, choice.costs, strict=True):
+            figures = [cost.flops_per_byte, cost.decode_flops_per_character]
+            figures += [cost.kv_bytes_per_character] if cached else []
+            training, *using = ("" if figure is None else count(figure) for figure in figures)
             above = "not studied" if cost.compute_above_best is None else f"{cost.compute_above_best:+.2%}"
-            figures = (cost.flops_per_byte, cost.decode_flops_per_character, cost.kv_bytes_per_character)
-            training, decoding, cached = ("" if figure is None else quantity(figure) for figure in figures)
-            row += [training, above, decoding, cached]
+            row += [training, above, *using]
     print_table(columns, rows)
 
 

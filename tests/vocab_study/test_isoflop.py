@@ -7,11 +7,13 @@ import pytest
 
 from fits.errors import UserError
 from vocab_study.isoflop import (
+    Slice,
     answer_from_runs,
     bootstrap_laws,
     common_budget,
     fit_law,
     isoflop_slices,
+    model_optima,
     read_vocabulary_runs,
 )
 from vocab_study.predictors import compute_optimal_flops
@@ -101,3 +103,50 @@ def test_in_bits_per_character_the_optimum_hardly_grows(tao):
     bits = tao.assign(loss=size.map(tokens) * (tao["loss"] + size.map(entropy)) / math.log(2))
     slices = isoflop_slices(bits, compute_optimal_flops)
     assert [slice.vocab_size for slice in slices] == pytest.approx([19681, 29225, 25299, 23053, 17031], abs=1)
+
+
+def repeated(shape, noise: float = 0.0) -> Slice:
+    """Two runs at each of eight sizes from 256 to 32768; ``shape`` gives the loss at ln V."""
+    generator = np.random.default_rng(3)
+    log_sizes = np.repeat(np.log(np.geomspace(256, 32_768, 8)), 2)
+    return Slice(1e6, 64, log_sizes, shape(log_sizes) + noise * generator.standard_normal(16))
+
+
+def test_sizes_too_far_for_a_parabola_are_left_out_where_repeats_tell():
+    best = math.log(6000)
+
+    def steeper_above(x):
+        return 2 + 0.01 * np.exp(1.2 * (x - best)) - 0.012 * (x - best)
+
+    slice = repeated(steeper_above, noise=1e-3)
+    near = slice.near_optimum()
+    assert 4 <= len(np.unique(near.log_sizes)) < 8 and near.scatter < slice.scatter
+    assert abs(math.log(near.vocab_size) - best) < abs(math.log(slice.vocab_size) - best)
+    whole = repeated(lambda x: 2 + 0.02 * (x - best) ** 2, noise=1e-3)
+    assert len(whole.near_optimum().losses) == 16  # a true parabola keeps all its sizes
+    alone = Slice(1e6, 64, slice.log_sizes[::2], slice.losses[::2])
+    assert alone.noise is None and alone.near_optimum() is alone
+
+
+def test_the_interval_of_repeated_runs_holds():
+    """Of 200 sweeps with noise, the 90 % interval holds the true best size in 84 to 96 %."""
+    best, held = math.log(5000), 0
+    log_sizes = np.repeat(np.log(np.geomspace(1024, 32_768, 6)), 2)
+    for seed in range(200):
+        noise = 0.004 * np.random.default_rng(seed).standard_normal(12)
+        slice = Slice(1e6, 64, log_sizes, 2 + 0.02 * (log_sizes - best) ** 2 + noise)
+        (found,) = model_optima([slice], draws=200)
+        assert found.low and found.high
+        held += found.low <= math.exp(best) <= found.high
+    assert 168 <= held <= 192
+
+
+def test_a_run_alone_counts_at_its_own_budget():
+    runs = made_runs()
+    last = runs[runs["flops"] > 9e19].copy()
+    assert len(isoflop_slices(last, common_budget(last))) == 3
+    assert isoflop_slices(last, lambda params: 1e19) == []
+    seeds = pd.concat([last.assign(seed=0), last.assign(seed=1, loss=last["loss"] + 1e-4)])
+    assert all(len(slice.losses) == 16 for slice in isoflop_slices(seeds, common_budget(seeds)))
+    answer = answer_from_runs(seeds, 1.6e12, 4096, draws=50)
+    assert answer and answer.decades_beyond == pytest.approx(3.0)
