@@ -7,6 +7,8 @@ from trainer_small.architecture import Architecture
 from vocab_study.exact import PADDING, TextCurve
 
 LOGITS_TOKENS = 8192
+FUSED_ENTRIES = 2**25
+"""Logits that a loss in chunks holds at a time: the chunk of ``trainer_small.loss`` on a GPU."""
 
 
 class Cost(Schema):
@@ -18,7 +20,9 @@ class Cost(Schema):
     vocabulary_params: int
     """Input and output matrix, or the one when they are tied."""
     logits_bytes: int
-    """fp32 logits of 8,192 tokens, which a fused loss does not keep."""
+    """fp32 logits of 8,192 tokens in a plain loss."""
+    fused_logits_bytes: int
+    """The same in a loss that goes through the head in chunks."""
     padded_size: int
     """The next multiple of 128 x tensor parallel."""
     tokens_per_byte: float | None = None
@@ -69,6 +73,7 @@ def cost_at(
         head_share_of_active=matrix / active,
         vocabulary_params=matrix if tied_embeddings else 2 * matrix,
         logits_bytes=4 * vocab_size * LOGITS_TOKENS,
+        fused_logits_bytes=4 * min(vocab_size * LOGITS_TOKENS, FUSED_ENTRIES),
         padded_size=math.ceil(vocab_size / step) * step,
     )
     tokens = None if text is None else text.at(vocab_size)

@@ -371,9 +371,15 @@ def _print_choice(choice: "VocabularyChoice", *, asked_runs: bool) -> None:
         say(f"round sizes in that range: {', '.join(map(str, best.friendly_sizes)) or 'none'}")
     if choice.moves:
         print_table(["if it were", "best vocabulary"], [(move.change, move.vocab_size) for move in choice.moves])
-    columns = ["vocabulary", "padded", "head/active", "logits of 8k tokens"]
+    columns = ["vocabulary", "padded", "head/active", "logits of 8k tokens", "fused"]
     rows = [
-        [cost.vocab_size, cost.padded_size, f"{cost.head_share_of_active:.2%}", f"{cost.logits_bytes / 1e9:.2f} GB"]
+        [
+            cost.vocab_size,
+            cost.padded_size,
+            f"{cost.head_share_of_active:.2%}",
+            f"{cost.logits_bytes / 1e9:.2f} GB",
+            f"{cost.fused_logits_bytes / 1e9:.2f} GB",
+        ]
         for cost in choice.costs
     ]
     if choice.optimum:

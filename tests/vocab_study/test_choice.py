@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
+import torch
 
 from fits.errors import UserError
+from trainer_small import loss
 from trainer_small.architecture import Architecture
 from vocab_study.choice import choose_vocabulary
-from vocab_study.costs import cost_at, kv_bytes_per_token
+from vocab_study.costs import FUSED_ENTRIES, cost_at, kv_bytes_per_token
 from vocab_study.exact import best_size, text_curve
 from vocab_study.predictors import predict, without_vocabulary
 from vocab_study.study import Study, study_vocabulary
@@ -60,6 +62,10 @@ def test_costs(study):
     cost = cost_at(1000, 1e6, 64, text=text_curve(study), tensor_parallel=4, kv_bytes_per_token=2048)
     assert cost.padded_size == 1024 and cost.vocabulary_params == 128_000 and cost.logits_bytes == 4 * 1000 * 8192
     assert cost.head_share_of_active == pytest.approx(64_000 / 1_064_000)
+    assert cost.fused_logits_bytes == cost.logits_bytes
+    assert cost_at(163_840, 1e9, 7168).fused_logits_bytes == 4 * FUSED_ENTRIES
+    cuda = loss._chunks(8192, 163_840, torch.device("cuda"))
+    assert FUSED_ENTRIES / 2 < (cuda[0].stop - cuda[0].start) * 163_840 <= FUSED_ENTRIES
     tokens = study.tokens_per_byte(1000)
     assert cost.flops_per_byte == pytest.approx(6 * 1_064_000 * tokens)
     assert cost.decode_flops_per_character == pytest.approx(2 * 1_064_000 / study.characters_per_token(1000))
