@@ -267,24 +267,11 @@ def tao_refits() -> Iterator[Row]:
     slope = fits.fit(fits.custom_law("x**gamma", ["x"]), table, loss="y", bind={"x": "x"}, bootstrap=0)
     yield source, "approach 2: gamma", 0.8353974035228025, slope.values["gamma"]
 
-    large = frame[frame["FLOPs"] >= 2.18e17].reset_index(drop=True)
-    curves = (large["vocab_size"].astype(str) + large["Non_vocab_parameters"].astype(str)).to_numpy()
     for what, divisor, objective, size_70b in (
         ("as published", 1000, 62.2914e-3, 219273),
         ("f(V) right", 1, None, 66401),
     ):
-        tokens = large["num_characters"] * tokens_per_character(large["vocab_size"] / divisor) / 1e9
-        fit = fits.fit(
-            "tao-loss",
-            large.assign(tokens=tokens),
-            loss="Lossu",
-            bind={"N": "Non_vocab_parameters/1e6", "V": "vocab_size/1e3", "d": "embed_dim/1e3", "D": "tokens"},
-            objective="huber",
-            tie={"a1": "b"},
-            cluster=curves,
-            bootstrap=400,
-            level=0.9,
-        )
+        fit = refit_tao_loss(frame, divisor, bootstrap=400)
         if objective is not None:
             yield (
                 source,
@@ -301,12 +288,28 @@ def tao_refits() -> Iterator[Row]:
         yield source, f"approach 3, {what}: V at 70B", size_70b, optimal_vocabulary(law, 70e9, 8192, budget)
 
 
-_TOKENS = (0.00639222, -0.15811069, 1.20470122)
+def refit_tao_loss(frame: pd.DataFrame, divisor: float, bootstrap: int) -> fits.Fit:
+    """Approach 3, resampling whole training curves; divisor 1000 takes tokens per character at V/1000, as published."""
+    large = frame[frame["FLOPs"] >= 2.18e17].reset_index(drop=True)
+    return fits.fit(
+        "tao-loss",
+        large.assign(tokens=large["num_characters"] * tokens_per_character(large["vocab_size"] / divisor) / 1e9),
+        loss="Lossu",
+        bind={"N": "Non_vocab_parameters/1e6", "V": "vocab_size/1e3", "d": "embed_dim/1e3", "D": "tokens"},
+        objective="huber",
+        tie={"a1": "b"},
+        cluster=(large["vocab_size"].astype(str) + large["Non_vocab_parameters"].astype(str)).to_numpy(),
+        bootstrap=bootstrap,
+        level=0.9,
+    )
+
+
+TOKENS = (0.00639222, -0.15811069, 1.20470122)
 """Tao's tokens per character, a quadratic in ln V (arXiv 2407.13623, section A.3)."""
 
 
 def tokens_per_character(size: Any) -> Any:
-    return np.polyval(_TOKENS, np.log(np.minimum(size, 200_000)))
+    return np.polyval(TOKENS, np.log(np.minimum(size, 200_000)))
 
 
 def on_the_frontier(frame: pd.DataFrame) -> pd.DataFrame:
@@ -338,14 +341,15 @@ def tao_interpolated(frame: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def stationary_vocabulary(params: float, width: float) -> float:
-    """Where 6 (N + V d) f(V), the FLOPs of a character, is least."""
+def stationary_vocabulary(params: float, width: float, quadratic: Any = TOKENS) -> float:
+    """Where 6 (N + V d) f(V), the FLOPs of a character, is least before f turns upwards; NaN where it is not."""
 
     def slope(log_v: float) -> float:
-        rise = np.polyval(np.polyder(_TOKENS), log_v)
-        return width * np.exp(log_v) * np.polyval(_TOKENS, log_v) + (params + width * np.exp(log_v)) * rise
+        rise = np.polyval(np.polyder(quadratic), log_v)
+        return width * np.exp(log_v) * np.polyval(quadratic, log_v) + (params + width * np.exp(log_v)) * rise
 
-    return float(np.exp(brentq(slope, np.log(500), np.log(190_000), xtol=1e-13)))
+    low, turn = np.log(500), -quadratic[1] / (2 * quadratic[0])
+    return float(np.exp(brentq(slope, low, turn, xtol=1e-13))) if slope(low) < 0 < slope(turn) else float("nan")
 
 
 def compute_optimal(params: float) -> float:

@@ -10,10 +10,11 @@ import math
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.optimize import brentq
+from reproductions import TOKENS, on_the_frontier, refit_tao_loss, stationary_vocabulary
 
 import fits
 from vocab_study.isoflop import bootstrap_laws, fit_law, isoflop_slices
@@ -22,8 +23,6 @@ from vocab_study.predictors import compute_optimal_flops
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data" / "vocab_tao"
 DRAWS = 300
-TOKENS = (0.00639222, -0.15811069, 1.20470122)
-"""Tokens per character as published, a quadratic in ln V (section A.3)."""
 ANCHOR_SIZES, ANCHOR_LOSSES = (4096, 6144, 8192, 10240), (-3.9402, -3.9458, -3.9367, -3.9320)
 """The 33M model at 2.7e17 FLOPs: what approach 2 is anchored on."""
 POINTS = ((33e6, 512), (85e6, 768), (151e6, 768), (302e6, 1024), (631e6, 1536), (1130e6, 2048), (2870e6, 3200))
@@ -66,8 +65,7 @@ def resamples(runs: pd.DataFrame) -> Iterator[pd.DataFrame]:
 def approach_1(runs: pd.DataFrame) -> Iterator[Draw]:
     """The lowest loss so far along the FLOPs, then powers of the FLOPs through those points; the runs alone."""
     for drawn in resamples(runs):
-        ordered = drawn.sort_values("FLOPs", kind="stable").drop_duplicates()
-        lowest = ordered[ordered["Lossu"] <= ordered["Lossu"].cummin()]
+        lowest = on_the_frontier(drawn.drop_duplicates())
         settings = {"bind": {"C": "FLOPs"}, "bootstrap": 0, "duplicates": "keep"}
         law = fits.custom_law("exp(K)*C**p", ["C"], domains={"K": "real"})
         matrices = fits.fit(law, lowest, loss="vocab_size*embed_dim", **settings)
@@ -80,7 +78,7 @@ def approach_2(tokens: pd.DataFrame, noise: float) -> Iterator[Draw]:
     generator = np.random.default_rng(0)
     sizes, values = np.log(tokens["vocab_size"].to_numpy()), tokens["tokens_per_char"].to_numpy()
     fitted = np.polyval(np.polyfit(sizes, values, 2), sizes)
-    yield {"V0": 3145728.0, "N0": 33e6, "gamma": growth(np.array(TOKENS))}
+    yield {"V0": 3145728.0, "N0": 33e6, "gamma": growth(TOKENS)}
     made = 0
     while made < DRAWS:
         drawn = fitted + generator.choice(values - fitted, size=len(values))
@@ -91,37 +89,16 @@ def approach_2(tokens: pd.DataFrame, noise: float) -> Iterator[Draw]:
             yield {"V0": 512.0 * ANCHOR_SIZES[int(losses.argmin())], "N0": 33e6, "gamma": gamma}
 
 
-def growth(quadratic: np.ndarray) -> float:
+def growth(quadratic: Any) -> float:
     """gamma through the sizes at which 6 (N + V d) f(V) is least."""
-
-    def stationary(params: float, width: float) -> float:
-        def slope(log_v: float) -> float:
-            rise = np.polyval(np.polyder(quadratic), log_v)
-            return width * np.exp(log_v) * np.polyval(quadratic, log_v) + (params + width * np.exp(log_v)) * rise
-
-        turn = -quadratic[1] / (2 * quadratic[0])
-        return math.exp(brentq(slope, math.log(500), turn)) if slope(math.log(500)) < 0 < slope(turn) else math.nan
-
-    best = np.array([stationary(*point) * point[1] for point in POINTS])
+    best = np.array([stationary_vocabulary(*point, quadratic) * point[1] for point in POINTS])
     x, y = np.log(np.array([params for params, _ in POINTS[1:]]) / POINTS[0][0]), np.log(best[1:] / best[0])
     return float(x @ y / (x @ x))
 
 
 def approach_3(runs: pd.DataFrame, divisor: float) -> Iterator[Draw]:
-    """The loss law; divisor 1000 takes tokens per character at V/1000, as the published fit does."""
-    large = runs[runs["FLOPs"] >= 2.18e17].reset_index(drop=True)
-    sizes = np.minimum(large["vocab_size"] / divisor, 200_000)
-    tokens = large["num_characters"] * np.polyval(TOKENS, np.log(sizes)) / 1e9
-    fit = fits.fit(
-        "tao-loss",
-        large.assign(tokens=tokens),
-        loss="Lossu",
-        bind={"N": "Non_vocab_parameters/1e6", "V": "vocab_size/1e3", "d": "embed_dim/1e3", "D": "tokens"},
-        objective="huber",
-        tie={"a1": "b"},
-        cluster=(large["vocab_size"].astype(str) + large["Non_vocab_parameters"].astype(str)).to_numpy(),
-        bootstrap=DRAWS,
-    )
+    """The loss law, published (divisor 1000) or with tokens per character right (1)."""
+    fit = refit_tao_loss(runs, divisor, DRAWS)
     yield fit.values
     for draw in fit.draws:
         yield dict(zip(fit.parameters, draw.tolist(), strict=True))

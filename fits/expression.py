@@ -94,9 +94,9 @@ def parse(text: str, *, conditions: bool = False) -> Node:
     def replace(match: re.Match[str]) -> str:
         if not match.group().startswith("`"):
             return match.group()
-        placeholder = f"quoted__{len(quoted)}"
-        quoted[placeholder] = match.group()[1:-1]
-        return f" {placeholder} "
+        name = f"quoted__{len(quoted)}"  # Python's parser takes no backquotes
+        quoted[name] = match.group()[1:-1]
+        return f" {name} "
 
     plain = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", replace, text).strip()
     try:
@@ -145,8 +145,8 @@ class _Reader:
             case ast.UnaryOp(op=ast.Not(), operand=operand) if self.conditions:
                 return Operation("not", (self.read(operand),))
         part = ast.unparse(tree)
-        for placeholder, name in self.quoted.items():
-            part = part.replace(placeholder, f"`{name}`")
+        for name, meant in sorted(self.quoted.items(), reverse=True):  # quoted__10 before quoted__1
+            part = part.replace(name, f"`{meant}`")
         raise UserError(
             f"The expression {self.text!r} holds {part!r}, which is not allowed; use numbers, names, + - * / ** and "
             f"{', '.join(FUNCTIONS)}" + (", comparisons, and, or, not." if self.conditions else ".")

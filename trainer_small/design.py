@@ -16,6 +16,10 @@ HORIZON_RATIO = 3
 BASE_EXPERTS = Experts(num_experts=8, experts_per_token=2, num_shared_experts=1, granularity=2)
 """The routing of the size x horizon grid; the other runs change one thing from here."""
 
+# Short runs need a faster balance: at 32 experts the usual 1e-3 leaves the load uneven to the end.
+PROXY_RECIPE = TrainingConfig(tokens=1, learning_rate=2**-7, batch_tokens=1024, balancing_rate=0.01)
+"""Of small runs; the tokens are each run's own."""
+
 _FEWEST_STEPS = 20
 
 
@@ -85,8 +89,7 @@ def design_sweep(
     if vocab_size not in tokenizers:
         raise UserError(f"vocabulary {vocab_size} has no tokenizer; there are {', '.join(map(str, sizes))}.")
     family = family or Family()
-    # Short runs need a faster balance: at 32 experts the usual 1e-3 leaves the load uneven to the end.
-    recipe = recipe or TrainingConfig(tokens=1, learning_rate=2**-7, batch_tokens=1024, balancing_rate=0.01)
+    recipe = recipe or PROXY_RECIPE
     points = list(_points(hidden_sizes, vocab_size, sizes, num_experts, granularities, repeats))
     # At another vocabulary a run costs what it would cost at the grid's, so cost is counted there for all.
     costs = [_flops_per_token(replace(point, vocab_size=vocab_size), family, recipe) for point in points]

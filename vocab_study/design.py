@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from fits.errors import UserError
-from trainer_small.config import EvaluationConfig, RunSpec, TrainingConfig
-from trainer_small.design import BASE_EXPERTS
+from trainer_small.architecture import Architecture
+from trainer_small.config import EvaluationConfig, RunSpec
+from trainer_small.design import BASE_EXPERTS, PROXY_RECIPE
 from trainer_small.ladder import Family, usual_depth
 from trainer_small.sweep import Sweep
 
@@ -45,9 +46,9 @@ def design_vocabulary_sweep(
         )
     if not hidden_sizes or seeds < 1:
         raise UserError(f"{len(hidden_sizes)} models and {seeds} seeds are no sweep; give at least one of each.")
-    recipe = TrainingConfig(tokens=1, learning_rate=2**-7, batch_tokens=1024, balancing_rate=0.01)
+    recipe = PROXY_RECIPE
 
-    def shape(hidden_size: int, vocab_size: int):
+    def shape(hidden_size: int, vocab_size: int) -> Architecture:
         return Family().shape(hidden_size, round(usual_depth(hidden_size)), BASE_EXPERTS, vocab_size)
 
     def cost(hidden_size: int, vocab_size: int) -> int:
@@ -60,11 +61,12 @@ def design_vocabulary_sweep(
     for seed in range(seeds):
         for width, share in shares.items():
             for size in sizes:
-                steps = int(each * share / cost(width, size) // recipe.batch_tokens)
+                reached = each * share / cost(width, size) / recipe.batch_tokens
+                steps = int(reached)
                 if steps < FEWEST_STEPS:
                     raise UserError(
                         f"a budget of {budget_flops:.3g} FLOPs leaves width {width} at size {size} {steps} steps; "
-                        f"give at least {budget_flops * FEWEST_STEPS / max(steps, 0.5):.3g} FLOPs or fewer runs."
+                        f"give at least {budget_flops * FEWEST_STEPS / reached:.3g} FLOPs or fewer runs."
                     )
                 runs.append(
                     RunSpec(

@@ -19,11 +19,12 @@ def compression_figure(study: Study, *, sizes: Sequence[int] = ()) -> Figure:
     """Held-out bytes per token and unigram entropy at every size, a line a group; ``sizes`` are marked."""
     figure = Figure(figsize=(10, 4), layout="constrained")
     compression, entropy = figure.subplots(1, 2)
+    shown = _shown(study)
     for group in study.groups:
         style = WHOLE if group == ALL else PART
         text = study.summary.text["validation"][group]
-        compression.plot(study.sizes, text.bytes / study.column("tokens", group), label=group, **style)
-        entropy.plot(study.sizes, study.column("entropy", group), label=group, **style)
+        compression.plot(study.sizes[shown], text.bytes / study.column("tokens", group)[shown], label=group, **style)
+        entropy.plot(study.sizes[shown], study.column("entropy", group)[shown], label=group, **style)
     for axes, name in ((compression, "bytes per token"), (entropy, "unigram entropy (nats)")):
         for size in sizes:
             axes.axvline(size, color="0.8", linewidth=1, zorder=0)
@@ -33,6 +34,12 @@ def compression_figure(study: Study, *, sizes: Sequence[int] = ()) -> Figure:
         axes.grid(alpha=0.25)
     compression.legend(frameon=False)
     return figure
+
+
+def _shown(study: Study) -> np.ndarray:
+    """Indices of as many sizes as an eye can part, even in their logarithm: all sizes make a picture of megabytes."""
+    sizes = study.sizes
+    return np.unique(np.geomspace(sizes[0], sizes[-1], 2000).round().astype(int)) - sizes[0]
 
 
 def compute_figure(study: Study, params: float, hidden_size: int) -> Figure:
@@ -48,7 +55,8 @@ def compute_figure(study: Study, params: float, hidden_size: int) -> Figure:
     for group in study.groups:
         style = WHOLE if group == ALL else PART
         compute = text_curve(study, {group: 1.0}).compute(params, hidden_size)
-        axes.plot(study.sizes, 100 * (compute / compute.min() - 1), label=group, **style)
+        shown = _shown(study)
+        axes.plot(study.sizes[shown], 100 * (compute / compute.min() - 1)[shown], label=group, **style)
     axes.set_xscale("log", base=2)
     axes.set_ylim(0, 10)
     axes.set_xlabel("vocabulary size")

@@ -102,8 +102,9 @@ class Slice:
         The noise is that of the repeats, drawn as uncertain as they leave it, or what explains the misfit where the
         parabola is refused.
         """
-        noise, freedom = self.noise, len(self.losses) - len(np.unique(self.log_sizes))
-        if noise is not None:
+        sizes, noise = len(np.unique(self.log_sizes)), self.noise
+        if noise is not None and sizes >= 3:
+            freedom = len(self.losses) - sizes
             spread = noise * math.sqrt(freedom / generator.chisquare(freedom))
             if self.refused(noise, freedom):
                 spread = self.misfit()

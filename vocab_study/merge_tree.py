@@ -50,12 +50,10 @@ def take_apart(tokenizer: Tokenizer, source: str = "the tokenizer") -> MergeTree
             f"{source} is a {model.get('type')} model; only in byte-pair encoding (BPE) is a smaller vocabulary the "
             "larger one stopped earlier, so give a BPE tokenizer, or study without --tokenizer."
         )
-    vocabulary: dict[str, int] = dict(model["vocab"])
-    for added in content.get("added_tokens") or ():
-        vocabulary[added["content"]] = added["id"]
+    added = {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
+    vocabulary: dict[str, int] = model["vocab"] | added
     ways = _ways(model)
-    added_ids = {added["id"] for added in content.get("added_tokens") or ()}
-    merged = [token for token in ways if vocabulary[token] not in added_ids]
+    merged = [token for token in ways if token not in added]
     ranks = {pair: rank for rank, pair in enumerate(map(tuple, model["merges"]))}
     parts: dict[str, tuple[str, str]] = {}
     for token in merged:
@@ -75,7 +73,7 @@ def take_apart(tokenizer: Tokenizer, source: str = "the tokenizer") -> MergeTree
         if max(a, b) >= len(constant) + rank:
             raise UserError(f"{source}: the merge that makes {token!r} uses a token that is made later; mend the file.")
     names = {id: token for token, id in vocabulary.items()}
-    whole = {added["id"] for added in content.get("added_tokens") or ()}
+    whole = set(added.values())
     byte_level = "ByteLevel" in json.dumps([content.get("pre_tokenizer"), content.get("decoder")])
     partial = [id not in whole and _is_partial(names[int(id)], byte_level) for id in ids]
     return MergeTree(ids, left, right, np.array(partial))

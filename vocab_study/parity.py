@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from fits.errors import UserError, nearest
 from vocab_study.compression import count_tokens, unmerge
 from vocab_study.merge_tree import MergeTree
-from vocab_study.sources import open_lines
+from vocab_study.sources import DAMAGED, open_lines
 
 _NO_LANGUAGE = ("id", "source")
 
@@ -67,20 +67,23 @@ def parity_curves(path: str | Path, tokenizer: Tokenizer, tree: MergeTree, refer
 
 
 def _read(path: Path) -> list[dict[str, str]]:
-    records = []
-    with open_lines(path) as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            try:
-                content: Any = json.loads(line)
-            except (ValueError, UnicodeDecodeError):
-                content = None
-            if not isinstance(content, dict):
-                raise UserError(f"{path} line {number} is no JSON record with a field for each language; mend it.")
-            texts = {name: text for name, text in content.items() if name not in _NO_LANGUAGE and text}
-            for name, text in texts.items():
-                if not isinstance(text, str):
-                    raise UserError(f"{path} line {number}: field '{name}' is no text; mend it or leave it out.")
-            records.append(texts)
-    return records
+    try:
+        with open_lines(path) as lines:
+            return [_texts(path, number, line) for number, line in enumerate(lines, start=1) if line.strip()]
+    except DAMAGED as error:
+        raise UserError(f"{path}: the compressed data breaks off or is none ({error}); fetch the file again.") from None
+
+
+def _texts(path: Path, number: int, line: bytes) -> dict[str, str]:
+    """The text of each language in one record."""
+    try:
+        content: Any = json.loads(line)
+    except (ValueError, UnicodeDecodeError):
+        content = None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} line {number} is no JSON record with a field for each language; mend it.")
+    texts = {name: text for name, text in content.items() if name not in _NO_LANGUAGE and text}
+    for name, text in texts.items():
+        if not isinstance(text, str):
+            raise UserError(f"{path} line {number}: field '{name}' is no text; mend it or leave it out.")
+    return texts

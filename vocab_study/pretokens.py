@@ -33,8 +33,8 @@ class PretokenCounts:
     pretokens: list[bytes]
     counts: dict[Key, Ints]
     """For each split and group, shape [pre-tokens]."""
-    library: str
-    """That counted them."""
+    counter: str
+    """The package that counted them."""
 
 
 CountTexts = Callable[[list[str]], Iterable[tuple[bytes, int]]]
@@ -42,7 +42,7 @@ CountTexts = Callable[[list[str]], Iterable[tuple[bytes, int]]]
 
 
 def fastest_counter(pretokenizer: str) -> tuple[str, CountTexts]:
-    """The counter to use for a split pattern, and the name of the library it is of."""
+    """The counter to use for a split pattern, and the name of the package it is of."""
     if pretokenizer == "gpt2":
         try:
             from gigatoken.gigatoken_rs import pretokenized_counts  # type: ignore[import-not-found]
@@ -74,7 +74,7 @@ def count_pretokens(texts: Iterable[tuple[Key, str]], pretokenizer: str = "gpt2"
     Raises:
         UserError: there is no such pattern.
     """
-    library, counter = fastest_counter(pretokenizer)
+    package, counter = fastest_counter(pretokenizer)
     index: dict[bytes, int] = {}
     counts: dict[Key, Ints] = {}
     for key, batch in _batches(texts):
@@ -85,7 +85,7 @@ def count_pretokens(texts: Iterable[tuple[Key, str]], pretokenizer: str = "gpt2"
     pretokens = list(index)
     if not _agree(counter, pretokenizer, set(b"".join(pretokens).decode(errors="ignore"))):
         return None
-    return PretokenCounts(pretokens, {key: _grown(count, len(index)) for key, count in counts.items()}, library)
+    return PretokenCounts(pretokens, {key: _grown(count, len(index)) for key, count in counts.items()}, package)
 
 
 def _batches(texts: Iterable[tuple[Key, str]]) -> Iterator[tuple[Key, list[str]]]:

@@ -16,6 +16,8 @@ from fits.errors import UserError
 from trainer_small.documents import Document
 from vocab_study import standard_library
 
+DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
+"""What reading a compressed file raises that is broken off or is none."""
 JSON_LINES = (".jsonl", ".jsonl.gz", ".jsonl.zst")
 BINARY_PROBE_BYTES = 8192  # the stretch that git, too, searches for a NUL byte
 
@@ -141,7 +143,7 @@ def _read_json_lines(source: Source, file: Path, reading: Reading) -> Iterator[F
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield _from_line(source, file, number, line, reading)
-    except (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
+    except DAMAGED as error:
         yield Fault(str(file), f"the compressed data breaks off after line {number} ({error})", "fetch the file again")
         return
     if number == 0:

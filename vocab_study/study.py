@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from vocab_study.parity import parity_curves
 from vocab_study.split_patterns import split_pattern
 from vocab_study.tokenizer import check_size, load, save
 from vocab_study.tokenizer_files import read_tokenizer
-from vocab_study.training import Counted, Progress, count_with, train_and_count
+from vocab_study.training import Counted, Progress, Read, count_with, train_and_count
 from vocab_study.words import WordCount
 
 DEFAULT_MAX_SIZE = 131_072
@@ -265,12 +265,12 @@ def study_vocabulary(
         split_pattern(pretokenizer or "gpt2")
     elif max_size is not None:
         raise UserError(f"the largest size of {tokenizer} is its own; leave --max-size out.")
-    for path in (tokenizer, parallel):
-        if path is not None and not Path(path).exists():
-            raise UserError(f"{path}: no such file; check the path.")
     file = None if tokenizer is None else Path(tokenizer)
     if file is not None and file.is_dir():
         file = file / "tokenizer.json"
+    for path in (file, parallel):
+        if path is not None and not Path(path).is_file():
+            raise UserError(f"{path}: no such file; check the path.")
     asked = _Asked(max_size, pretokenizer, file, None if parallel is None else Path(parallel), reference)
     fingerprint = asked.fingerprint(manifest)
     study = _already_made(out, fingerprint)
@@ -349,7 +349,7 @@ def _make(
     return Study(out, summary)
 
 
-def _count(corpus: Path, asked: _Asked, read: Any, report: Progress) -> Counted:
+def _count(corpus: Path, asked: _Asked, read: Read, report: Progress) -> Counted:
     if asked.tokenizer:
         tokenizer = read_tokenizer(asked.tokenizer, asked.pretokenizer)
         return count_with(tokenizer, read, str(asked.tokenizer))

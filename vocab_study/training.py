@@ -72,6 +72,6 @@ def _by_pretokens(found: PretokenCounts, max_size: int, pretokenizer: str, repor
         found.pretokens, np.sum(train, axis=0), max_size, progress=lambda size: report("merging", size, max_size)
     )
     counts = {key: merged.histogram(occurrences) for key, occurrences in found.counts.items()}
-    trainer = f"{found.library} {importlib.metadata.version(found.library)} and NumPy {np.__version__}"
+    trainer = f"{found.counter} {importlib.metadata.version(found.counter)} and NumPy {np.__version__}"
     tokenizer = build_tokenizer(merged.left, merged.right, pretokenizer)
     return Counted(tokenizer, tree_of_bytes(merged.left, merged.right), counts, trainer)  # type: ignore[arg-type]

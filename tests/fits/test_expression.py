@@ -112,3 +112,9 @@ def test_derivatives_of_every_law_agree_with_differences(data: st.DataObject) ->
             np.testing.assert_allclose(
                 np.broadcast_to(difference, (1, 3)) / scale, np.broadcast_to(second, (1, 3)) / scale, atol=5e-6
             )
+
+
+def test_a_refused_part_names_the_columns_as_they_were_written():
+    columns = " + ".join(f"`a column {number}`" for number in range(12))
+    with pytest.raises(UserError, match=r"`a column 10`, `a column 11`\]"):
+        parse(f"{columns} + [`a column 10`, `a column 11`]")

@@ -128,6 +128,12 @@ def test_sizes_too_far_for_a_parabola_are_left_out_where_repeats_tell():
     assert alone.noise is None and alone.near_optimum() is alone
 
 
+@pytest.mark.filterwarnings("error")
+def test_two_sizes_have_no_optimum():
+    (found,) = model_optima([Slice(1e6, 64, np.log([512.0, 512, 1024, 1024]), np.array([2.0, 2.1, 1.9, 1.95]))])
+    assert found.vocab_size is None and found.identified == 0
+
+
 def test_the_interval_of_repeated_runs_holds():
     """Of 200 sweeps with noise, the 90 % interval holds the true best size in 84 to 96 %."""
     best, held = math.log(5000), 0

@@ -53,6 +53,15 @@ def test_details_of_a_study(small_corpus, aligned, tmp_path):
     assert details["parity"].isna().all()  # the corpus has no group of those languages
 
 
+def test_a_file_that_is_not_what_its_name_says(small_corpus, tmp_path):
+    (tmp_path / "aligned.jsonl.gz").write_text("no gzip")
+    with pytest.raises(UserError, match=r"aligned\.jsonl\.gz: the compressed data"):
+        study_vocabulary(small_corpus, tmp_path / "study", max_size=300, parallel=tmp_path / "aligned.jsonl.gz")
+    with pytest.raises(UserError, match="no such file"):
+        study_vocabulary(small_corpus, tmp_path / "study", max_size=300, parallel=tmp_path)
+    assert not (tmp_path / "study" / "study.json").exists()
+
+
 @pytest.mark.parametrize(
     ("lines", "reason"),
     [
