@@ -108,11 +108,16 @@ class Layout(Schema):
     gpus: Count = Field(gt=0)
     tensor: Count = Field(default=1, gt=0)
     pipeline: Count = Field(default=1, gt=0)
+    virtual_pipeline: Count = Field(default=1, gt=0)
+    """Chunks of layers on each pipeline stage (interleaved 1F1B); 1 is plain 1F1B."""
     expert: Count = Field(default=1, gt=0)
     expert_tensor: Count = Field(default=1, gt=0)
     context: Count = Field(default=1, gt=0)
     micro_batch_size: Count = Field(default=1, gt=0)
     """Sequences in a micro-batch of one data-parallel rank."""
+    recompute: Literal["none", "selective", "full"] = "none"
+    """Activations computed again in the backward pass: none; norms, expert activations and latent up-projections
+    (selective); or whole layers (full)."""
 
 
 class LossPoint(Schema):
