@@ -1,6 +1,7 @@
 """The architecture: one plain object that gives the model, its exact counts and the exported config.
 
-Every parameter and FLOP count in the toolkit comes from here. Names follow the Hugging Face config keys.
+Every parameter and FLOP count in the toolkit comes from here (the arithmetic is in ``counts``). Names follow the
+Hugging Face config keys.
 Nothing here imports torch.
 """
 
@@ -9,6 +10,7 @@ from typing import Any, Literal, Self
 from pydantic import model_validator
 
 from fits.schema import Count, Schema, whole_number
+from trainer_small import counts
 
 
 class Architecture(Schema):
@@ -195,18 +197,11 @@ class Architecture(Schema):
         Norms on queries, keys and MLA latents count as attention; router selection biases are buffers
         and are not counted.
         """
-        dense, moe = self.num_layers - self.num_moe_layers, self.num_moe_layers
-        table = self.vocab_size * self.hidden_size
-        return {
-            "embedding": table,
-            "lm_head": 0 if self.tied_embeddings else table,
-            "attention": self.num_layers * self._attention_params(),
-            "norm": (2 * self.num_layers + 1 + (moe if self.moe_output_norm else 0)) * self.hidden_size,
-            "dense_mlp": dense * self._ffn_params(self.dense_ffn_size, self.dense_ffn_bias),
-            "router": moe * self.num_experts * (self.hidden_size + self.router_bias),
-            "routed_experts": moe * self.num_experts * self._ffn_params(self.expert_ffn_size, self.expert_bias),
-            "shared_experts": moe * self._shared_params(),
-        }
+        return counts.params_by_role(self)
+
+    def params_of_layer(self, *, moe: bool) -> dict[str, int]:
+        """Trainable parameters of one layer with or without experts, by role."""
+        return counts.params_of_layer(self, moe=moe)
 
     @property
     def params_total(self) -> int:
@@ -216,7 +211,7 @@ class Architecture(Schema):
     @property
     def params_active(self) -> int:
         """Parameters one token passes through: embedding, head, router and shared experts in."""
-        return self.params_total - self._unvisited_params()
+        return self.params_total - counts.unvisited_params(self)
 
     @property
     def params_active_without_input_embedding(self) -> int:
@@ -236,69 +231,17 @@ class Architecture(Schema):
         roles = self.params_by_role()
         return self.params_total - roles["embedding"] - roles["lm_head"]
 
-    def _unvisited_params(self) -> int:
-        skipped = self.num_experts - self.experts_per_token
-        return self.num_moe_layers * skipped * self._ffn_params(self.expert_ffn_size, self.expert_bias)
-
-    def _attention_params(self) -> int:
-        d, heads = self.hidden_size, self.num_attention_heads
-        if self.attention == "mla":
-            kv_down = self.kv_lora_rank + self.qk_rope_head_dim
-            norms = self.kv_lora_rank + (self.q_lora_rank or 0)
-            biases = (kv_down + (self.q_lora_rank or 0)) * self.attention_bias
-            return self._attention_weights() + norms + biases + d * self.attention_output_bias
-        q, kv = heads * self.head_dim, self.num_key_value_heads * self.head_dim
-        norms = {"none": 0, "per_head": 2 * self.head_dim, "full_width": q + kv}[self.qk_norm]
-        biases = (q + 2 * kv) * self.attention_bias + d * self.attention_output_bias
-        return self._attention_weights() + norms + biases + heads * self.attention_sinks
-
-    def _attention_weights(self) -> int:
-        """Entries of one layer's attention matrices."""
-        d, heads = self.hidden_size, self.num_attention_heads
-        if self.attention == "mla":
-            qk = self.qk_nope_head_dim + self.qk_rope_head_dim
-            q = d * heads * qk if self.q_lora_rank is None else self.q_lora_rank * (d + heads * qk)
-            kv_down = d * (self.kv_lora_rank + self.qk_rope_head_dim)
-            kv_up = self.kv_lora_rank * heads * (self.qk_nope_head_dim + self.v_head_dim)
-            return q + kv_down + kv_up + heads * self.v_head_dim * d
-        return d * self.head_dim * (2 * heads + 2 * self.num_key_value_heads)
-
-    def _ffn_params(self, ffn_size: int, bias: bool) -> int:
-        """One SwiGLU block: gate, up and down."""
-        return 3 * self.hidden_size * ffn_size + (2 * ffn_size + self.hidden_size) * bias
-
-    def _shared_params(self) -> int:
-        width = self.num_shared_experts * self.shared_expert_ffn_size
-        biased = self.dense_ffn_bias and self.num_shared_experts > 0
-        return self._shared_weights() + (2 * width + self.hidden_size) * biased
-
-    def _shared_weights(self) -> int:
-        """Entries of one layer's shared experts and their gate."""
-        width = self.num_shared_experts * self.shared_expert_ffn_size
-        return 3 * self.hidden_size * width + self.hidden_size * self.shared_expert_gate
-
     # FLOPs
 
     @property
     def forward_matmul_flops_per_token(self) -> int:
         """2 x multiply-adds of all weight matrices a token passes: head and router in, embedding look-up out."""
-        d, moe = self.hidden_size, self.num_moe_layers
-        dense = self.num_layers - moe
-        weights = self.num_layers * self._attention_weights()
-        weights += dense * 3 * d * self.dense_ffn_size
-        weights += moe * (3 * d * self.expert_ffn_size * self.experts_per_token + d * self.num_experts)
-        weights += moe * self._shared_weights()
-        weights += self.vocab_size * d
-        return 2 * weights
+        return counts.forward_matmul_flops_per_token(self)
 
     @property
     def forward_attention_flops_per_token_per_context_token(self) -> int:
         """Scores and value products of all layers for one query and one key, no causal discount."""
-        if self.attention == "mla":
-            width = self.qk_nope_head_dim + self.qk_rope_head_dim + self.v_head_dim
-        else:
-            width = 2 * self.head_dim
-        return 2 * self.num_layers * self.num_attention_heads * width
+        return self.num_layers * counts.attention_flops_of_layer(self)
 
     def flops_per_token(self, sequence_length: int, *, causal: bool = True) -> int:
         """Training FLOPs of one token: 3 x forward matmuls, attention and head in.
@@ -308,10 +251,7 @@ class Architecture(Schema):
             causal: count half the attention products (the masked half costs nothing in a fused kernel);
                 ``False`` counts all. Sliding windows give no discount in either.
         """
-        attention = self.forward_attention_flops_per_token_per_context_token * sequence_length
-        if causal:
-            attention //= 2
-        return 3 * (self.forward_matmul_flops_per_token + attention)
+        return counts.flops_per_token(self, sequence_length, causal=causal)
 
 
 def _count(value: Any) -> Any:
