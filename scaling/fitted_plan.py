@@ -137,12 +137,14 @@ def _prediction(found: Search, tokens: int, level: float) -> Prediction:
     variables = law_variables(found.fit, found.shape, horizons, found.bytes_per_token)
     values = found.fit.predict(**variables)
     low, high = found.fit.band(level, new_run=False, **variables)
-    points = zip(horizons, values, low, high, strict=True)
+    modes = _modes(found.fit.predict_draws(**variables) - values)
+    points = zip(horizons, values, low, high, modes, strict=True)
     curve = tuple(
-        LossPoint(tokens=int(count), value=float(value), low=float(lower), high=float(upper))
-        for count, value, lower, upper in points
+        LossPoint(tokens=int(count), value=float(value), low=float(lower), high=float(upper), modes=tuple(mode))
+        for count, value, lower, upper, mode in points
     )
     end = curve[-1]
+    relative = found.fit.objective.name.startswith("log-")
     return Prediction(
         quantity="bits_per_byte" if "bits_per_byte" in found.fit.data.loss else "loss",
         unit=found.fit.unit,
@@ -153,7 +155,20 @@ def _prediction(found: Search, tokens: int, level: float) -> Prediction:
         law=found.fit.law,
         source=f"fitted to {found.fit.n_runs} runs: {found.fit.formula}",
         curve=curve,
+        run_sd=found.fit.residual_scale * (end.value if relative else 1.0),
     )
+
+
+def _modes(errors: np.ndarray, number: int = 3) -> list[list[float]]:
+    """The largest principal components of drawn errors [B, P] about the fitted curve: ``number`` values a point.
+
+    A few wild draws of the bootstrap must not set the direction, so each point's tails are clipped at 0.5 %.
+    """
+    errors = errors[np.isfinite(errors).all(axis=1)]
+    errors = np.clip(errors, *np.quantile(errors, [0.005, 0.995], axis=0))
+    _, sizes, directions = np.linalg.svd(errors, full_matrices=False)
+    modes = (sizes[:, None] * directions / np.sqrt(len(errors)))[:number]
+    return [[float(f"{value:.6g}") for value in point] for point in modes.T]
 
 
 def _extrapolation(found: Search, tokens: int, sequence_length: int) -> Extrapolation:

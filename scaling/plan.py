@@ -127,6 +127,8 @@ class LossPoint(Schema):
     value: float
     low: float
     high: float
+    modes: tuple[float, ...] = ()
+    """How the law's errors hang together: a drawn curve is value + sum_k z_k modes[k], each z_k standard normal."""
 
 
 class Prediction(Schema):
@@ -142,6 +144,8 @@ class Prediction(Schema):
     law: str
     source: str
     curve: tuple[LossPoint, ...] = ()
+    run_sd: float | None = Field(default=None, ge=0)
+    """Standard deviation of one run about the law's mean at the plan, in ``unit``; None when the law has no runs."""
 
 
 class Extrapolation(Schema):
