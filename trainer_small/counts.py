@@ -104,10 +104,8 @@ def forward_matmul_flops_per_token(of: Sizes) -> Any:
 
 def attention_flops_of_layer(of: Sizes) -> Any:
     """Scores and value products of one layer for one query and one key, no causal discount."""
-    if of.attention == "mla":
-        width = of.qk_nope_head_dim + of.qk_rope_head_dim + of.v_head_dim
-    else:
-        width = 2 * of.head_dim
+    latent = of.attention == "mla"
+    width = of.qk_nope_head_dim + of.qk_rope_head_dim + of.v_head_dim if latent else 2 * of.head_dim
     return 2 * of.num_attention_heads * width
 
 
