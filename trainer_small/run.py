@@ -15,6 +15,7 @@ from trainer_small.config import RunConfig
 from trainer_small.lock import Busy, locked
 from trainer_small.result import Result, is_final, read_result, write_failure
 from trainer_small.run_loop import RunLoop, RunProgress
+from trainer_small.trunk import TrunkNotReady
 
 
 class RunBusy(UserError):
@@ -40,6 +41,7 @@ def run_one(
     Raises:
         UserError: the config, tokens or device are wrong, another process has the run, or the disk is full;
             apart from a busy run the reason is kept in ``result.json`` as ``failed``.
+        TrunkNotReady: the run is a branch whose trunk is not that far yet; nothing is written.
     """
     directory = Path(directory)
     config = RunConfig.load(directory / "config.yaml")
@@ -66,6 +68,8 @@ def _train(
 ) -> Result:
     try:
         return RunLoop(directory, config, on_progress, stop).train()
+    except TrunkNotReady:
+        raise
     except Exception as error:
         fault = _user_error(directory, error)
         with suppress(OSError):  # a full disk takes not even the reason

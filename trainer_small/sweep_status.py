@@ -82,8 +82,7 @@ def _status(directory: Path) -> RunStatus:
     if not trained:
         return RunStatus(directory.name, status, 0, None, None, None)
     last = trained[-1]
-    speed = last["tokens"] / last["seconds"] if last["seconds"] else None
-    return RunStatus(directory.name, status, last["step"], last["loss"], speed, None)
+    return RunStatus(directory.name, status, last["step"], last["loss"], last["tokens_per_second"] or None, None)
 
 
 def _word(directory: Path, result: Result | None) -> str:
@@ -112,6 +111,7 @@ def _row(directory: Path) -> dict[str, Any]:
         "run_id": config.run_id,
         "status": _word(directory, result),
         "purpose": config.purpose,
+        "trunk": config.trunk.run_id if config.trunk else None,
         "seed": config.seed,
     }
     for key in (
@@ -138,6 +138,8 @@ def _row(directory: Path) -> dict[str, Any]:
     return row | {
         "tokens": counts.tokens if counts else training.tokens_trained,
         "train_flops": counts.train_flops if counts else config.train_flops,
+        "tokens_spent": counts.tokens_spent if counts else config.tokens_spent,
+        "train_flops_spent": counts.train_flops_spent if counts else config.train_flops_spent,
         "train_bytes": counts.train_bytes if counts else None,
         "sequence_length": training.sequence_length,
         "batch_tokens": training.batch_tokens,
