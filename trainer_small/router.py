@@ -46,7 +46,8 @@ class Router(nn.Module):
         scores = logits.sigmoid() if self.sigmoid else logits.softmax(-1)
         with torch.no_grad():
             indices = self._choose(scores)
-            load = torch.bincount(indices.flatten(), minlength=scores.shape[-1])
+            chosen = indices.flatten()
+            load = torch.zeros_like(self.load).scatter_add_(0, chosen, torch.ones_like(chosen))  # bincount would sync
             self.load += load
         weights = scores.gather(1, indices)
         if self.normalize:
