@@ -150,6 +150,21 @@ class Trunk(Schema):
     """Tokens after which the branch leaves: one of the trunk's ``saved_at``, before either's decay."""
 
 
+class ParallelConfig(Schema):
+    """How the processes of one run (torchrun's) share the model; alone none of it matters."""
+
+    expert_parallel: Count = 1
+    """Ranks over which each layer's experts are spread; divides the processes and ``num_experts``."""
+    shard_parameters: bool = False
+    """Shard all other parameters, their gradients and moments over the processes (FSDP2)."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.expert_parallel < 1:
+            raise ValueError(f"expert_parallel is {self.expert_parallel}; it must be at least 1")
+        return self
+
+
 class RunSpec(Schema):
     """A run as a sweep lists it: everything but where its tokens lie."""
 
@@ -162,6 +177,11 @@ class RunSpec(Schema):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the matrix products; parameters, router, norms' statistics and loss stay in float32."""
+    compile: bool = False
+    """Compile the model before it trains (``torch.compile``): faster from some minutes on, other rounding."""
+    activation_checkpointing: bool = False
+    """Compute each layer's activations again in the backward pass instead of keeping them."""
+    parallel: ParallelConfig = Field(default_factory=ParallelConfig)
     checkpoint_seconds: float = 60.0
     saved_at: tuple[Count, ...] = ()
     """Tokens after which the whole state is kept for good, so that branches can leave there; before the decay."""

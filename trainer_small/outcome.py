@@ -82,6 +82,7 @@ def _machine(training: Training, precision: str) -> Machine:
     return Machine(
         device=torch.cuda.get_device_name() if training.device.type == "cuda" else processor_name(),
         threads=torch.get_num_threads(),
+        processes=training.parallel.ranks.size,
         dtype=training.config.dtype,
         matmul_precision=precision,
         platform=platform.platform(),

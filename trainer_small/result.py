@@ -93,6 +93,8 @@ class Health(Schema):
 class Machine(Schema):
     device: str
     threads: int
+    processes: int
+    """Of one run, each with a part of every batch."""
     dtype: str
     matmul_precision: str
     """Kernel choice of float32 products: part of what decides the rounding."""

@@ -5,7 +5,7 @@ checkpoint and ends, on a CPU, with the same bits as an undisturbed one.
 """
 
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import torch
@@ -13,6 +13,7 @@ import torch
 from fits.errors import UserError
 from trainer_small.config import RunConfig
 from trainer_small.lock import Busy, locked
+from trainer_small.ranks import first_of_ranks
 from trainer_small.result import Result, is_final, read_result, write_failure
 from trainer_small.run_loop import RunLoop, RunProgress
 from trainer_small.trunk import TrunkNotReady
@@ -46,7 +47,7 @@ def run_one(
     directory = Path(directory)
     config = RunConfig.load(directory / "config.yaml")
     try:
-        with locked(directory):
+        with locked(directory) if first_of_ranks() else nullcontext():
             result = read_result(directory)
             if result and is_final(directory):
                 if result.config_sha256 != config.digest():

@@ -64,7 +64,8 @@ def before_decay(config: RunConfig) -> dict[str, Any]:
         exclude={"tokens", "decay_fraction", "final_learning_rate_fraction", "warmup_fraction", "warmup_tokens"},
     )
     training |= {"warmup_steps": config.training.warmup_steps}
-    return config.model_dump(mode="json", include={"architecture", "seed", "device", "dtype"}) | {"training": training}
+    same = {"architecture", "seed", "device", "dtype", "compile", "activation_checkpointing", "parallel"}
+    return config.model_dump(mode="json", include=same) | {"training": training}
 
 
 def before_decay_digest(config: RunConfig) -> str:
