@@ -82,8 +82,8 @@ def fit(
     from fits import backtest as backtests
     from fits.approaches import approaches_of
     from fits.decisions import decide
-    from fits.influence import influence
-    from fits.profile import profile as profile_of
+    from fits.influences import influence
+    from fits.profiling import profile as profile_of
     from fits.runs import filter_rows, read_table
     from scaling.commands import fit_tables
     from scaling.console import print_json

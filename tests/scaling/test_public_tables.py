@@ -66,5 +66,5 @@ def test_an_unknown_table_names_the_nearest(monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the public run tables are not beside the repository")
 def test_a_folder_of_tables_is_taken_as_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCALING_DATA", str(SHARED))
-    for table in public_tables.public_tables():
+    for table in public_tables.list_tables():
         assert get_table(table.name, base="file:///nowhere") == SHARED / table.name
