@@ -7,6 +7,7 @@ from scaling.doctor import examine as examine
 from scaling.plan import Cluster as Cluster
 from scaling.plan import TrainingPlan as TrainingPlan
 from scaling.planning import plan_for as plan_for
+from scaling.public_tables import find_table as find_table
 from scaling.public_tables import get_table as get_table
 from scaling.public_tables import list_tables as list_tables
 from scaling.report import write_report as write_report

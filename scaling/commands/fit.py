@@ -76,7 +76,8 @@ def fit(
     """Fit a scaling law to a table of runs, with intervals and the proof of convergence.
 
     \b
-    Example: scaling fit runs.csv --law hoffmann --bind N=params_active --at C=1e22 --out law.json
+    Example: scaling fit runs.csv --law hoffmann --bind N=params_active \\
+        --at C=1e22 --out law.json
     """
     import fits
     from fits import backtest as backtests
