@@ -230,6 +230,11 @@ class TrainingPlan(Schema):
     conventions: dict[str, str] = CONVENTIONS
     provenance: Provenance
 
+    def _repr_html_(self) -> str:
+        from scaling.plan_html import plan_card
+
+        return plan_card(self)
+
     @property
     def steps(self) -> int:
         """Optimizer steps: tokens over batch_tokens, rounded up."""

@@ -128,6 +128,8 @@ class TrainingConfig(Schema):
 
 
 class EvaluationConfig(Schema):
+    """What a run is judged on, and when."""
+
     validation_bytes: Count | None = 262144
     """Bytes of validation text to score, in whole documents; ``None`` scores all of it."""
     earlier_points: Count = 0

@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from fits.html import card
 from fits.schema import Count, Schema
 from trainer_small.config import DataConfig, RunConfig, RunSpec
 
@@ -23,6 +24,8 @@ class RunCost:
 
 @dataclass(frozen=True)
 class SweepCost:
+    """What a sweep will take, run by run and in all."""
+
     runs: tuple[RunCost, ...]
 
     @property
@@ -61,6 +64,18 @@ class Sweep(Schema):
                     f"for which tokenizers has no file (it has {sorted(self.tokenizers)})"
                 )
         return self
+
+    def _repr_html_(self) -> str:
+        cost = self.cost()
+        return card(
+            self.name,
+            about=f"{self.purpose}; {len(cost.runs)} runs, {cost.tokens:.3g} tokens, {cost.train_flops:.3g} FLOP",
+            columns=["run", "for", "parameters", "active", "tokens", "FLOP"],
+            rows=[
+                [run.run_id, run.purpose, each.params_total, each.params_active, each.tokens, float(each.train_flops)]
+                for run, each in zip(self.runs, cost.runs, strict=True)
+            ],
+        )
 
     def cost(self) -> SweepCost:
         """Parameters, tokens and FLOPs of every run, by the exact counts of its architecture."""

@@ -37,7 +37,8 @@ def design(
     """Choose the runs that identify the laws within a budget, and print what they cost.
 
     \b
-    Example: scaling sweep design --corpus corpus --study study --vocab-sizes 1024,2048 --budget-flops 1e13 --out s.yaml
+    Example: scaling sweep design --corpus corpus --study study \\
+        --vocab-sizes 1024,2048 --budget-flops 1e13 --out s.yaml
     """
     from trainer_small.design import design_sweep
 
