@@ -13,9 +13,39 @@ from trainer_small.supported import why_not_trainable
 _NOT_THE_NUMBERS = ("data", "purpose", "run_id", "checkpoint_seconds", "saved_at", "trunk")
 
 
-class DataConfig(Schema):
+class TokenSource(Schema):
+    """One source of a mixture."""
+
     tokens: str
     """Folder made by ``prepare_tokens``: absolute, or relative to the run's folder."""
+    weight: float = 1.0
+    """Its share of the training tokens is this over the sum of all weights."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.weight <= 0:
+            raise ValueError(f"weight is {self.weight}; it must be above 0, or leave the source out")
+        return self
+
+
+class DataConfig(Schema):
+    """What is trained on: one token folder, or a mixture of several."""
+
+    tokens: str | None = None
+    """Folder made by ``prepare_tokens``: absolute, or relative to the run's folder."""
+    mixture: tuple[TokenSource, ...] = ()
+    """Several folders made with one tokenizer; every prefix of the run has their shares, to less than a window."""
+
+    @property
+    def sources(self) -> tuple[TokenSource, ...]:
+        """As a mixture, of one where it is one."""
+        return self.mixture if self.tokens is None else (TokenSource(tokens=self.tokens),)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.tokens is None) == (not self.mixture):
+            raise ValueError("give either tokens, one folder, or mixture, a list of folders with weights")
+        return self
 
 
 class TrainingConfig(Schema):

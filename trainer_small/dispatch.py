@@ -83,8 +83,9 @@ class _SortedExperts(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor, Tensor]:
-        gathered, products, activated_gate, activated, weighted, row_weight = ctx.saved_tensors[:6]
-        token, position, gate_up, down = ctx.saved_tensors[6:]
+        saved = ctx.saved_tensors  # once: a checkpointed layer is computed again for them
+        gathered, products, activated_gate, activated, weighted, row_weight = saved[:6]
+        token, position, gate_up, down = saved[6:]
         bounds = ctx.bounds
         grad_rows = grad.index_select(0, token)
         grad_weighted = torch.empty_like(activated)
