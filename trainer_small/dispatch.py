@@ -1,11 +1,9 @@
-"""Tokens to experts and back: four ways with one result.
+"""Tokens to experts and back: three ways with one result.
 
-``loop`` is the definition, by plain autograd. ``sorted`` is for CPUs and becomes ``padded`` where the model is
-compiled; ``grouped`` is for GPUs. All are dropless, and their combine gathers by the inverse permutation and sums
-over k in a fixed order, so it is deterministic everywhere.
+``loop`` is the definition, by plain autograd. ``sorted`` is for CPUs, ``grouped`` for GPUs. All are dropless, and
+their combine gathers by the inverse permutation and sums over k in a fixed order, so it is deterministic everywhere.
 """
 
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -13,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trainer_small.feedforward import swiglu, swiglu_backward
-from trainer_small.padded_groups import group_products, lay_out, padded_layout
+from trainer_small.feedforward import swiglu
+from trainer_small.padded_groups import group_products, lay_out
 
-Dispatch = Literal["loop", "sorted", "padded", "grouped"]
+Dispatch = Literal["loop", "sorted", "grouped"]
 
 
 def apply_experts(
@@ -35,10 +33,8 @@ def apply_experts(
     weights = weights.to(x.dtype)
     if dispatch == "loop":
         return _loop(x, indices, weights, gate_up, down)
-    if dispatch == "padded" or (dispatch == "sorted" and torch.compiler.is_compiling()):
-        return _padded(x, indices, weights, gate_up, down)
     if dispatch == "sorted":
-        return _SortedExperts.apply(x, indices, weights, gate_up, down)
+        return _sorted(x, indices, weights, gate_up, down)
     return _grouped(x, indices, weights, gate_up, down)
 
 
@@ -51,58 +47,6 @@ def _loop(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Te
     return out
 
 
-class _SortedExperts(torch.autograd.Function):
-    """Rows sorted by expert, each group padded with rows of weight 0; one product a group."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-        experts, hidden_size, size = down.shape
-        position, bounds = padded_layout(indices, experts)
-        rows = bounds[-1]
-        token = torch.zeros(rows, dtype=torch.int64)  # padding repeats token 0 with weight 0
-        token[position] = torch.arange(len(x)).repeat_interleave(indices.shape[1])
-        row_weight = x.new_zeros(rows, 1)
-        row_weight[position, 0] = weights.flatten()
-
-        gathered = x.index_select(0, token)
-        products = x.new_empty(rows, 2 * size)
-        for expert, (start, end) in enumerate(pairwise(bounds)):
-            torch.mm(gathered[start:end], gate_up[expert].T, out=products[start:end])
-        gate, up = products.chunk(2, -1)
-        activated_gate = F.silu(gate)
-        activated = activated_gate * up
-        weighted = activated * row_weight
-        outputs = x.new_empty(rows, hidden_size)
-        for expert, (start, end) in enumerate(pairwise(bounds)):
-            torch.mm(weighted[start:end], down[expert].T, out=outputs[start:end])
-        rows_of = gathered, products, activated_gate, activated, weighted, row_weight
-        ctx.save_for_backward(*rows_of, token, position, gate_up, down)
-        ctx.bounds, ctx.choices = bounds, indices.shape
-        return _combine(outputs, position, indices.shape[1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor, Tensor]:
-        saved = ctx.saved_tensors  # once: a checkpointed layer is computed again for them
-        gathered, products, activated_gate, activated, weighted, row_weight = saved[:6]
-        token, position, gate_up, down = saved[6:]
-        bounds = ctx.bounds
-        grad_rows = grad.index_select(0, token)
-        grad_weighted = torch.empty_like(activated)
-        grad_down = torch.empty_like(down)
-        for expert, (start, end) in enumerate(pairwise(bounds)):
-            torch.mm(grad_rows[start:end], down[expert], out=grad_weighted[start:end])
-            torch.mm(grad_rows[start:end].T, weighted[start:end], out=grad_down[expert])
-        grad_weights = (grad_weighted * activated).sum(-1)[position].view(ctx.choices)
-        grad_products = swiglu_backward(grad_weighted.mul_(row_weight), products, activated_gate)
-        grad_gathered = torch.empty_like(gathered)
-        grad_gate_up = torch.empty_like(gate_up)
-        for expert, (start, end) in enumerate(pairwise(bounds)):
-            torch.mm(grad_products[start:end], gate_up[expert], out=grad_gathered[start:end])
-            torch.mm(grad_products[start:end].T, gathered[start:end], out=grad_gate_up[expert])
-        return _combine(grad_gathered, position, ctx.choices[1]), None, grad_weights, grad_gate_up, grad_down
-
-
 def _combine(rows: Tensor, position: Tensor, k: int) -> Tensor:
     """Sum of each token's k rows, in a fixed order: a gather, never a scatter."""
     if rows.is_cpu and not torch.compiler.is_compiling():
@@ -110,8 +54,7 @@ def _combine(rows: Tensor, position: Tensor, k: int) -> Tensor:
     return rows.index_select(0, position).view(-1, k, rows.shape[-1]).sum(1)
 
 
-def _padded(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-    """``_SortedExperts`` for the compiler."""
+def _sorted(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     k = indices.shape[1]
     position, choice, bounds = lay_out(indices, len(gate_up))
     # Padding repeats the last token with weight 0: it adds nothing to any gradient.

@@ -30,16 +30,6 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return _SwiGLU.apply(gate_up)
 
 
-def swiglu_backward(grad: Tensor, gate_up: Tensor, activated_gate: Tensor) -> Tensor:
-    """Gradient at ``gate_up`` for a gradient at ``silu(gate) * up``."""
-    gate, up = gate_up.chunk(2, -1)
-    out = torch.empty_like(gate_up)
-    grad_gate, grad_up = out.chunk(2, -1)
-    torch.mul(grad, activated_gate, out=grad_up)
-    torch.ops.aten.silu_backward(grad * up, gate, grad_input=grad_gate)
-    return out
-
-
 class _SwiGLU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, gate_up: Tensor) -> Tensor:
@@ -51,4 +41,10 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return swiglu_backward(grad, *ctx.saved_tensors)
+        gate_up, activated_gate = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, -1)
+        out = torch.empty_like(gate_up)
+        grad_gate, grad_up = out.chunk(2, -1)
+        torch.mul(grad, activated_gate, out=grad_up)
+        torch.ops.aten.silu_backward(grad * up, gate, grad_input=grad_gate)
+        return out

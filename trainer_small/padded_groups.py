@@ -1,30 +1,18 @@
-"""Experts for a compiled CPU graph: groups of rows padded to even sizes, and their products as opaque operators.
+"""Experts on a CPU: groups of rows padded to even sizes, and their products as operators of their own.
 
-How many rows an expert gets is known only when the graph runs. So the graph sees buffers of the largest size that
-can be needed, and two operators that it does not look into: one lays the groups out, one multiplies group by group.
-Everything between them is plain PyTorch that the compiler fuses.
+How many rows an expert gets is known only at run time, and a compiled graph must not look. So buffers have the
+largest size that can be needed, and operators that the compiler does not look into lay the groups out and multiply
+group by group. Everything between them is plain PyTorch that it fuses.
 """
 
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 ROWS = 16
 """Groups are padded to a multiple of this: oneDNN builds a new kernel for every size it meets."""
-
-
-def padded_layout(indices: Tensor, experts: int) -> tuple[Tensor, list[int]]:
-    """The padded row of every (token, choice), ``[n * k]``, and each group's bounds, ``experts + 1`` numbers."""
-    flat = indices.flatten()
-    counts = torch.bincount(flat, minlength=experts)
-    padded = (counts + (ROWS - 1)) // ROWS * ROWS
-    ends = padded.cumsum(0)
-    shift = (ends - padded) - (counts.cumsum(0) - counts)
-    order = flat.argsort(stable=True)
-    position = torch.empty_like(flat)
-    position[order] = torch.arange(len(flat)) + shift.index_select(0, flat.index_select(0, order))
-    return position, [0, *ends.tolist()]
 
 
 def most_rows(choices: int, experts: int) -> int:
@@ -34,16 +22,24 @@ def most_rows(choices: int, experts: int) -> int:
 
 @torch.library.custom_op("trainer_small::lay_out", mutates_args=())
 def lay_out(indices: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
-    """``padded_layout`` and its inverse in buffers of one size.
+    """Where each (token, choice) of ``indices [n, k]`` stands when rows are sorted by expert in padded groups.
 
     Returns:
         position ``[n * k]``: row of every (token, choice); choice ``[most_rows]``: the (token, choice) of every row,
-        ``n * k`` where it is padding; bounds ``[experts + 1]``.
+        ``n * k`` where it is padding; bounds ``[experts + 1]``: where groups start and end.
     """
-    position, bounds = padded_layout(indices, experts)
-    choice = torch.full((most_rows(indices.numel(), experts),), indices.numel())
-    choice[position] = torch.arange(indices.numel())
-    return position, choice, torch.tensor(bounds)
+    flat = indices.flatten()
+    counts = torch.bincount(flat, minlength=experts)
+    padded = (counts + (ROWS - 1)) // ROWS * ROWS
+    ends = padded.cumsum(0)
+    shift = (ends - padded) - (counts.cumsum(0) - counts)
+    order = flat.argsort(stable=True)
+    row = torch.arange(len(flat)) + shift.index_select(0, flat.index_select(0, order))
+    position = torch.empty_like(flat)
+    position[order] = row
+    choice = torch.full((most_rows(len(flat), experts),), len(flat))
+    choice[row] = order
+    return position, choice, F.pad(ends, (1, 0))
 
 
 @lay_out.register_fake

@@ -37,15 +37,14 @@ def _case(tokens: int, k: int, experts: int, dtype: torch.dtype, seed: int, size
 
 @given(st.integers(1, 40), st.integers(1, 6), st.data(), st.integers(0, 2**20))
 @settings(max_examples=60, deadline=None)
-def test_dispatch_on_a_cpu_equals_the_loop(tokens: int, experts: int, data: st.DataObject, seed: int) -> None:
+def test_sorted_dispatch_equals_the_loop(tokens: int, experts: int, data: st.DataObject, seed: int) -> None:
     k = data.draw(st.integers(1, experts))
     case = _case(tokens, k, experts, torch.float64, seed, size=data.draw(st.integers(1, 9)))
-    for dispatch in ("sorted", "padded"):
-        for ours, truth in zip(_outputs(dispatch, *case), _outputs("loop", *case), strict=True):
-            torch.testing.assert_close(ours, truth)
+    for ours, truth in zip(_outputs("sorted", *case), _outputs("loop", *case), strict=True):
+        torch.testing.assert_close(ours, truth)
 
 
-@pytest.mark.parametrize("dispatch", ["sorted", "padded", "grouped"])
+@pytest.mark.parametrize("dispatch", ["sorted", "grouped"])
 @pytest.mark.parametrize("edge", ["all to one expert", "an expert with no token", "one token"])
 def test_edges_of_routing(dispatch: str, edge: str) -> None:
     x, indices, weights, gate_up, down, probe = _case(24, 1, 4, torch.float32, 0)
