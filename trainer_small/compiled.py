@@ -21,7 +21,8 @@ def compile_model(model: Model, *, by_layer: bool) -> None:
     """
     if model.head.device.type == "cpu":
         torch.use_deterministic_algorithms(True)
-        deterministic.fill_uninitialized_memory = False  # every buffer here is written before it is read
+        # Every buffer here is written before it is read.
+        deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     if by_layer:
         for block in model.blocks:
             block.compile(dynamic=False)

@@ -11,7 +11,7 @@ from trainer_small.loss import token_losses
 from trainer_small.model import Model
 from trainer_small.result import GroupLosses, Router
 from trainer_small.router_load import router_load
-from trainer_small.token_reader import ValidationTokens
+from trainer_small.validation_tokens import ValidationTokens
 
 
 @dataclass(frozen=True)

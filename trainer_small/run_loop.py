@@ -26,9 +26,10 @@ from trainer_small.outcome import outcome
 from trainer_small.ranks import join_ranks
 from trainer_small.result import Result, Router, Status, result_path
 from trainer_small.schedule import learning_rate_factor
-from trainer_small.token_reader import TokenReader, ValidationTokens
+from trainer_small.token_reader import TokenReader
 from trainer_small.training import Diverged, Training
 from trainer_small.trunk import before_decay_digest, find_trunk_state
+from trainer_small.validation_tokens import ValidationTokens
 
 _METRIC_LINES = 200
 """Lines of training metrics in a whole run."""
@@ -60,16 +61,18 @@ class RunLoop:
         reset_peak_memory()
         self.precision = set_matmul_precision(self.device, config.architecture.hidden_size)
         training = config.training
-        tokens = directory / config.data.tokens  # an absolute path stays what it is
-        self.reader = TokenReader(tokens, training.sequence_length, config.seed)
-        if self.reader.manifest.vocab_size > config.architecture.vocab_size:
+        sources = [  # an absolute path stays what it is
+            source.model_copy(update={"tokens": str(directory / source.tokens)}) for source in config.data.sources
+        ]
+        self.reader = TokenReader(sources, training.sequence_length, config.seed)
+        if self.reader.vocab_size > config.architecture.vocab_size:
             raise UserError(
-                f"{tokens} uses a vocabulary of {self.reader.manifest.vocab_size}, above vocab_size "
+                f"{sources[0].tokens} uses a vocabulary of {self.reader.vocab_size}, above vocab_size "
                 f"{config.architecture.vocab_size} of run {config.run_id}; make them agree."
             )
-        self.validation = ValidationTokens(tokens, config.evaluation.validation_bytes)
-        self.identity = f"{config.digest()} {self.reader.manifest.train.sha256}"
-        self.trunk_identity = f"{before_decay_digest(config)} {self.reader.manifest.train.sha256}"
+        self.validation = ValidationTokens(sources, config.evaluation.validation_bytes)
+        self.identity = f"{config.digest()} {self.reader.identity}"
+        self.trunk_identity = f"{before_decay_digest(config)} {self.reader.identity}"
         self.training = Training(config, self.reader, self.device, self.ranks)
         self.evaluation_seconds = 0.0
         self.points = {training.steps >> shift for shift in range(1, config.evaluation.earlier_points + 1)} - {0}

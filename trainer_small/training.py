@@ -68,9 +68,10 @@ class Training:
         """
         started = time.perf_counter()
         training = self.config.training
-        windows = training.batch_tokens // training.sequence_length
+        windows = training.batch_at(self.step) // training.sequence_length
         first, own = self.parallel.rows(windows)
-        batch = torch.from_numpy(self.reader.batch(self.step * windows + first, own)).to(self.device)
+        position = training.tokens_at(self.step) // training.sequence_length + first
+        batch = torch.from_numpy(self.reader.batch(position, own)).to(self.device)
         micro = (training.micro_batch_tokens or training.batch_tokens) // training.sequence_length
         set_learning_rate(self.optimizer, training, self.step)
         loss = torch.zeros((), device=self.device)
