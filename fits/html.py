@@ -5,7 +5,7 @@ from html import escape
 from typing import Any
 
 _CELL = "padding:0.15em 0.8em 0.15em 0;vertical-align:top"
-_HEAD = _CELL + ";text-align:left;border-bottom:1px solid currentColor"
+_HEAD = _CELL + ";border-bottom:1px solid currentColor"
 
 
 def number(value: float) -> str:
@@ -26,9 +26,13 @@ def card(
     parts = [f"<div><b>{escape(title)}</b>" + (f" {escape(about)}" if about else "")]
     if code:
         parts.append(f"<div><code style='white-space:pre-wrap'>{escape(code)}</code></div>")
+    rows = [list(row) for row in rows]
     body = "".join(f"<tr style='background:none'>{''.join(map(_cell, row))}</tr>" for row in rows)
     if body:
-        head = "".join(f"<th style='{_HEAD}'>{escape(str(name))}</th>" for name in columns)
+        head = "".join(
+            f"<th style='{_HEAD};text-align:{_align(value)}'>{escape(str(name))}</th>"
+            for name, value in zip(columns, rows[0], strict=bool(columns))
+        )
         head = f"<thead><tr>{head}</tr></thead>" if columns else ""
         parts.append(f"<table style='border-collapse:collapse;margin:0.4em 0'>{head}<tbody>{body}</tbody></table>")
     if found := "".join(f"<li>{escape(note)}</li>" for note in notes):
@@ -37,7 +41,9 @@ def card(
 
 
 def _cell(value: Any) -> str:
-    numeric = isinstance(value, int | float) and not isinstance(value, bool)
-    align = "right" if numeric else "left"
-    text = number(value) if isinstance(value, float) else f"{value:,}" if numeric else str(value)
-    return f"<td style='{_CELL};text-align:{align};font-variant-numeric:tabular-nums'>{escape(text)}</td>"
+    text = number(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    return f"<td style='{_CELL};text-align:{_align(value)};font-variant-numeric:tabular-nums'>{escape(text)}</td>"
+
+
+def _align(value: Any) -> str:
+    return "right" if isinstance(value, int | float) else "left"

@@ -28,7 +28,8 @@ def test_it_is_stored_without_outputs(path: Path) -> None:
 
 @by_notebook
 def test_it_uses_public_names_only(path: Path) -> None:
-    tree = ast.parse("\n".join("".join(cell["source"]) for cell in code_of(path)))
+    lines = [line for cell in code_of(path) for line in "".join(cell["source"]).splitlines()]
+    tree = ast.parse("\n".join(line for line in lines if not line.startswith("%")))
     for node in ast.walk(tree):
         if isinstance(node, ast.ImportFrom):
             assert "." not in str(node.module), f"{node.module} is private"
