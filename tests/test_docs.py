@@ -13,6 +13,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from fits.runs import COLUMNS
 from scaling.cli import app
 
 ROOT = Path(__file__).parents[1]
@@ -103,3 +104,8 @@ def test_every_page_is_in_the_index_and_every_benchmark_in_its_list() -> None:
     assert missing == ["README.md"]
     listed = (ROOT / "docs" / "benchmarks.md").read_text()
     assert not [script.name for script in (ROOT / "benchmarks").glob("*.py") if f"`{script.name}`" not in listed]
+
+
+def test_the_run_table_s_columns_are_listed() -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    assert not [each.name for each in COLUMNS if f"| `{each.name}` | {each.meaning} | {each.unit} |" not in page]

@@ -176,11 +176,11 @@ def large_plan() -> TrainingPlan:
     experts = BASE_EXPERTS.model_copy(update={"num_experts": 192, "experts_per_token": 8, "granularity": 7.0})
     shape = family.shape(7168, 61, experts, 163840)
     advice = (
-        Advice(law="tian", source="arXiv 2507.17702", params_active=24e9, tokens=17e12, decades_out_of_range=2.1),
+        Advice(law="tian", source="arXiv 2507.17702", params_active=24e9, tokens=17e12, note="moe"),
         Advice(law="hoffmann", source="arXiv 2203.15556", params_active=122e9, tokens=3.4e12, note="dense"),
         Advice(law="deepseek", source="arXiv 2401.02954", params_active=111e9, tokens=3.8e12, learning_rate=2.2e-4),
-        Advice(law="joint-moe", source="arXiv 2502.05172", params_active=26e9, tokens=16e12, loss=1.42),
-        Advice(law="A.X K1", source="arXiv 2601.09200", params_active=32.8e9, tokens=10e12, note="as it was built"),
+        Advice(law="joint-moe", source="arXiv 2502.05172", params_active=26e9, tokens=16e12, loss=1.42, note="moe"),
+        Advice(law="A.X K1 as built", source="arXiv 2601.09200", params_active=32.8e9, tokens=10e12),
     )
     return _plan(
         "axk1",

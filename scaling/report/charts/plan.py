@@ -20,6 +20,7 @@ from scaling.report.charts.svg import (
     canvas,
     log_axis,
     mark,
+    of_kind,
     tip,
 )
 from scaling.report.curves import Frontier
@@ -186,27 +187,38 @@ class _Opinion:
     law: str
     tokens: float
     params: float
-    built: bool
+    kind: str
+    """One of ``_KINDS``, or ``plan``."""
+
+
+_KINDS = {"moe": "laws of mixtures of experts", "dense": "laws of dense models", "built": "models as built"}
+
+
+def _kind(advice: Advice) -> str:
+    if is_built(advice):
+        return "built"
+    return "moe" if advice.note.startswith("moe") else "dense"
 
 
 def spread_chart(name: str, advice: tuple[Advice, ...], plan: TrainingPlan) -> Chart | None:
     """Active parameters and tokens that each published law advises at one budget, and what others built."""
     opinions = [
-        _Opinion(each.law, each.tokens, each.params_active, is_built(each))
+        _Opinion(each.law, each.tokens, each.params_active, _kind(each))
         for each in advice
         if each.params_active and each.tokens
     ]
     if not opinions:
         return None
-    built = sum(each.built for each in opinions)
+    built = sum(each.kind == "built" for each in opinions)
     alt = f"Active parameters against tokens: {len(opinions) - built} published laws, {built} built models, this plan."
-    own = _Opinion("this plan", plan.tokens, plan.model.params_active, False)
+    own = _Opinion("this plan", plan.tokens, plan.model.params_active, "plan")
     with canvas(name, alt, width=900, height=430) as drawn:
         axes = drawn.axes
         for each in opinions:
-            colour, marker, size = (VERMILLION, "*", 13) if each.built else (BLUE, "o", 8)
+            colour, marker, size = (VERMILLION, "*", 13) if each.kind == "built" else (BLUE, "o", 8)
             text = f"{each.law}: {short(each.params)} active on {short(each.tokens)} tokens"
-            axes.plot([each.tokens], [each.params], marker=marker, color=colour, markersize=size, gid=tip(text))
+            gid = of_kind(each.kind, tip(text))
+            axes.plot([each.tokens], [each.params], marker=marker, color=colour, markersize=size, gid=gid)
         ring = tip(f"this plan: {short(own.params)} active on {short(own.tokens)} tokens")
         axes.plot([own.tokens], [own.params], marker="D", color=GREEN, markersize=10, gid=ring)
         every = [*opinions, own]
@@ -217,7 +229,8 @@ def spread_chart(name: str, advice: tuple[Advice, ...], plan: TrainingPlan) -> C
         axes.set_ylim(min(params) / 1.6, max(params) * 1.6)
         for each, x, y, align in _labels(every, axes.get_xlim(), axes.get_ylim()):
             weight = "bold" if each is own else "normal"
-            axes.text(x, y, each.law, transform=axes.transAxes, ha=align, va="center", fontweight=weight)
+            label = axes.text(x, y, each.law, transform=axes.transAxes, ha=align, va="center", fontweight=weight)
+            label.set_gid(of_kind(each.kind))
         log_axis(axes, "x", short)
         log_axis(axes, "y", short)
         axes.set_xlabel("tokens")
@@ -227,7 +240,8 @@ def spread_chart(name: str, advice: tuple[Advice, ...], plan: TrainingPlan) -> C
         "(dots), the models that others built with a similar budget (stars), and this plan (diamond). Down the "
         "diagonal the budget is the same; where along it to stand is what the laws disagree about."
     )
-    return Chart(drawn.svg, caption)
+    there = {each.kind for each in opinions}
+    return Chart(drawn.svg, caption, tuple((kind, label) for kind, label in _KINDS.items() if kind in there))
 
 
 def _labels(

@@ -73,6 +73,8 @@ class Chart:
 
     svg: str
     caption: str
+    kinds: tuple[tuple[str, str], ...] = ()
+    """(kind, label) of what a reader can show and hide."""
 
 
 @dataclass
@@ -108,7 +110,8 @@ def _inline(figure: Figure, name: str, alt: str) -> str:
     text = re.sub(r"font-family: [^;\"]*;?\s*", "", text)
     # Pixels need no six digits: this halves the size of the page.
     text = re.sub(r' (?:d|x|y|transform)="[^"]*"', lambda place: re.sub(r"(\.\d{2})\d+", r"\1", place.group()), text)
-    text = re.sub(r'<g id="tip:(.*?)">', r"<g><title>\1</title>", text)
+    text = re.sub(r'<g id="of:(\w+):', r'<g class="of-\1" id="', text).replace(' id=""', "")
+    text = re.sub(r' id="tip:(.*?)">', r"><title>\1</title>", text)
     text = re.sub(r'(id="|url\(#|href="#)', rf"\g<1>{name}-", text)
     for colour, variable in _VARIABLES.items():
         text = text.replace(colour, f"var(--{variable})")
@@ -121,6 +124,11 @@ def _inline(figure: Figure, name: str, alt: str) -> str:
 def tip(text: str) -> str:
     """The ``gid`` of an artist that shows ``text`` when the pointer rests on it."""
     return f"tip:{text}"
+
+
+def of_kind(kind: str, gid: str = "") -> str:
+    """The ``gid`` of an artist that is shown and hidden with all others of its kind (``Chart.kinds``)."""
+    return f"of:{kind}:{gid}"
 
 
 def mark(axes: Axes, x: float, y: float, text: str, series: int = 0, *, colour: str | None = None) -> None:
