@@ -13,7 +13,7 @@ What a package exports is public and stays: a change that breaks it is written i
 (modules, names in them) is private and may change without notice. Nothing heavy loads before a name is used: `import
 scaling` loads no torch. Each name's own help has its arguments, units and errors: `help(fits.fit)`.
 
-Written by `python docs/make_api.py`; a test keeps it equal to the packages.
+Written by `python docs/make_api.py`; a test keeps its names equal to those of the packages.
 """
 
 

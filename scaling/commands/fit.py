@@ -80,12 +80,6 @@ def fit(
         --at C=1e22 --out law.json
     """
     import fits
-    from fits import backtest as backtests
-    from fits.approaches import approaches_of
-    from fits.decisions import decide
-    from fits.influences import influence
-    from fits.profiling import profile as profile_of
-    from fits.runs import filter_rows, read_table
     from scaling.commands import fit_tables
     from scaling.console import print_json
 
@@ -99,9 +93,9 @@ def fit(
     else:
         variables = [name for name in bound if name != "loss"]
         chosen = fits.custom_law(law, variables, domains={name: "real" for name in real or []}, starts=starts)
-    frame = read_table(table)
+    frame = fits.read_table(table)
     if where is not None:
-        frame = filter_rows(frame, where, source=table).reset_index(drop=True)
+        frame = fits.filter_rows(frame, where, source=table).reset_index(drop=True)
     # Names that only a compared law has are its own; a name that none has is refused by the fit.
     theirs = {name for each in against or [] for name in fits.get_law(each).variable_names} - {*chosen.variable_names}
     settings: dict[str, Any] = {
@@ -128,21 +122,21 @@ def fit(
     )
     result = result.model_copy(
         update={
-            "decisions": {text: decide(result, point) for text, point in asked.items()},
+            "decisions": {text: fits.decide(result, point) for text, point in asked.items()},
             "data": result.data.model_copy(update={"where": where}),
         }
     )
-    runs = influence(result, frame)
+    runs = fits.influence(result, frame)
     conspicuous = runs.loc[runs["outlier"] | runs["heavy"]]
-    score = backtests.backtest(chosen, frame, compute=compute, **settings) if backtest else None
+    score = fits.backtest(chosen, frame, compute=compute, **settings) if backtest else None
     scores, notes = [], []
     if against:
         every = {**settings, "bind": bound}
-        scores, notes = backtests.compare_laws([chosen, *against], frame, compute=compute, **every)
+        scores, notes = fits.compare_laws([chosen, *against], frame, compute=compute, **every)
     # A likelihood ratio needs the likelihood of least squares, whatever the point was fitted with.
     squares = {**settings, "objective": "least-squares" if objective == "least-squares" else "log-least-squares"}
-    profiles = [profile_of(chosen, frame, each, level=level, **squares) for each in profile or []]
-    advice = approaches_of(result, frame, approaches, compute=compute) if approaches is not None else []
+    profiles = [fits.profile(chosen, frame, each, level=level, **squares) for each in profile or []]
+    advice = fits.approaches_of(result, frame, approaches, compute=compute) if approaches is not None else []
     if out is not None:
         result.save(out)
     if plot is not None:
