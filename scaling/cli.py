@@ -47,6 +47,6 @@ def scaling(
 
 
 # One file a group of commands; each attaches itself, in the order of the road.
-_GROUPS = "demo corpus vocab sweep fit laws budget plan export check report count data doctor"
+_GROUPS = "demo corpus vocab sweep fit laws budget plan export export_run check report count data doctor"
 for _group in _GROUPS.split():
     importlib.import_module(f"scaling.commands.{_group}").register(app)

@@ -98,8 +98,11 @@ def _pieces(architecture: Architecture, model_type: str) -> Iterator[_Piece]:
     yield _Piece("model.embed_tokens.weight", "embedding.weight")
     yield _Piece("model.norm.weight", "norm.weight")
     yield _Piece("lm_head.weight", "lm_head.weight")
-    for layer in range(architecture.num_layers):
+    for layer in range(architecture.num_layers + architecture.num_nextn_predict_layers):
         theirs, ours = f"model.layers.{layer}.", f"blocks.{layer}."
+        if layer >= architecture.num_layers:
+            yield from _multi_token(theirs, f"multi_token.{layer}.")
+            ours = f"multi_token.{layer}.block."
         yield _Piece(f"{theirs}input_layernorm.weight", f"{ours}attention_norm.weight")
         yield _Piece(f"{theirs}post_attention_layernorm.weight", f"{ours}ffn_norm.weight")
         attention = _latent_attention if architecture.attention == "mla" else _grouped_query_attention
@@ -108,6 +111,16 @@ def _pieces(architecture: Architecture, model_type: str) -> Iterator[_Piece]:
             yield from _experts(architecture, theirs, f"{ours}ffn.", _NAMES.get(model_type, _Names()))
         else:
             yield from _feed_forward(f"{theirs}mlp.", f"{ours}ffn.", architecture.dense_ffn_size)
+
+
+def _multi_token(theirs: str, ours: str) -> Iterator[_Piece]:
+    """Released checkpoints hold the embedding and the head again, where readers look for them."""
+    yield _Piece(f"{theirs}enorm.weight", f"{ours}embedding_norm.weight")
+    yield _Piece(f"{theirs}hnorm.weight", f"{ours}hidden_norm.weight")
+    yield _Piece(f"{theirs}eh_proj.weight", f"{ours}projection.weight")
+    yield _Piece(f"{theirs}shared_head.norm.weight", f"{ours}norm.weight")
+    yield _Piece(f"{theirs}embed_tokens.weight", "embedding.weight")
+    yield _Piece(f"{theirs}shared_head.head.weight", "lm_head.weight")
 
 
 def _grouped_query_attention(a: Architecture, theirs: str, ours: str, interleaved: bool) -> Iterator[_Piece]:

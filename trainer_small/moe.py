@@ -28,9 +28,9 @@ class MixtureOfExperts(nn.Module):
         self.shared_gate = nn.Linear(a.hidden_size, 1, bias=False) if a.shared_expert_gate else None
         self.output_norm = RMSNorm(a.hidden_size, a.norm_eps) if a.moe_output_norm else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
-        """``x [n, hidden]`` to the same shape, and what the router did."""
-        routing = self.router(x)
+    def forward(self, x: Tensor, sequences: int = 1) -> tuple[Tensor, Routing]:
+        """``x [n, hidden]``, of so many sequences, to the same shape; and what the router did."""
+        routing = self.router(x, sequences)
         gate_up, down = self.gate_up_proj.to(x.dtype), self.down_proj.to(x.dtype)
         out = self.experts(x, routing.indices, routing.weights, gate_up, down, self.dispatch)
         if self.shared_experts is not None:

@@ -124,6 +124,18 @@ def test_the_auxiliary_loss_is_one_when_even_and_k_times_more_when_not(tiny_arch
     assert loss is not None and loss.item() == pytest.approx(4.0)
 
 
+def test_the_sequence_loss_sees_what_the_batch_hides(tiny_architecture: MakeArchitecture) -> None:
+    router = Router(tiny_architecture(router_score_function="softmax", experts_per_token=1))
+    with torch.no_grad():
+        router.weight.copy_(100 * torch.eye(4, 32))
+    x = torch.eye(4, 32).repeat_interleave(3, 0)  # each sequence has an expert of its own
+    router.auxiliary_loss_weight = 1.0
+    assert router(x, 4).loss.item() == pytest.approx(1.0)
+    router.auxiliary_loss_weight, router.sequence_loss_weight = 0.0, 0.5
+    assert router(x, 4).loss.item() == pytest.approx(0.5 * 4.0)
+    assert router(x, 1).loss.item() == pytest.approx(0.5 * 1.0)
+
+
 def test_the_z_loss_is_the_squared_log_partition(tiny_architecture: MakeArchitecture) -> None:
     router = _router(tiny_architecture())
     router.z_loss_weight = 0.5

@@ -41,6 +41,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "qwen2_moe": EXPERTS | {"num_shared_experts": 1, "shared_expert_gate": True, "router_normalize": False},
     "deepseek_v3": EXPERTS | MLA | {"q_lora_rank": 12},
     "deepseek_v3 with direct queries": EXPERTS | MLA | {"q_lora_rank": None},
+    "deepseek_v3 with multi-token prediction": EXPERTS | MLA | {"q_lora_rank": 12, "num_nextn_predict_layers": 1},
     "deepseek_v2": EXPERTS
     | MLA
     | {
@@ -73,7 +74,11 @@ def _open_with_transformers(architecture: Architecture, weights: dict[str, torch
     model, loading = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
-    assert not loading["missing_keys"] and not loading["unexpected_keys"] and not loading["mismatched_keys"]
+    assert not loading["missing_keys"] and not loading["mismatched_keys"]
+    # transformers has no class for the layers beyond the last; vLLM reads them by these names.
+    further = {key for key in weights if key.startswith(f"model.layers.{architecture.num_layers}.")}
+    assert set(loading["unexpected_keys"]) == further
+    assert bool(further) == (architecture.num_nextn_predict_layers > 0)
     return model.eval()
 
 
