@@ -67,7 +67,9 @@ class GroupedQueryAttention(nn.Module):
         self.head_dim = architecture.head_dim
         rows = (self.heads + 2 * self.kv_heads) * self.head_dim
         self.qkv_proj = nn.Linear(architecture.hidden_size, rows, bias=architecture.attention_bias)
-        self.o_proj = nn.Linear(self.heads * self.head_dim, architecture.hidden_size, bias=False)
+        self.o_proj = nn.Linear(
+            self.heads * self.head_dim, architecture.hidden_size, bias=architecture.attention_output_bias
+        )
         self.norms = architecture.qk_norm
         if self.norms != "none":
             per_head = self.norms == "per_head"
@@ -106,7 +108,7 @@ class LatentAttention(nn.Module):
         self.kv_a_proj = nn.Linear(a.hidden_size, self.latent + self.rope, bias=a.attention_bias)
         self.kv_a_norm = RMSNorm(self.latent, a.norm_eps)
         self.kv_b_proj = nn.Linear(self.latent, self.heads * (self.nope + self.value), bias=False)
-        self.o_proj = nn.Linear(self.heads * self.value, a.hidden_size, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.value, a.hidden_size, bias=a.attention_output_bias)
         self.low_rank_queries = a.q_lora_rank is not None
 
     def forward(self, x: Tensor, batch: int, positions: Positions) -> Tensor:

@@ -20,7 +20,10 @@ class Block(nn.Module):
         self.attention = LatentAttention(a) if a.attention == "mla" else GroupedQueryAttention(a)
         self.ffn_norm = RMSNorm(a.hidden_size, a.norm_eps)
         self.is_moe = a.is_moe_layer(layer)
-        self.ffn = MixtureOfExperts(a, dispatch) if self.is_moe else FeedForward(a.hidden_size, a.dense_ffn_size)
+        if self.is_moe:
+            self.ffn = MixtureOfExperts(a, dispatch)
+        else:
+            self.ffn = FeedForward(a.hidden_size, a.dense_ffn_size, a.dense_ffn_bias)
 
     def forward(self, x: Tensor, batch: int, positions: Positions) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """``x [batch * length, hidden]`` to the same shape, the router's losses and its load."""

@@ -129,7 +129,8 @@ def _grouped_query_attention(a: Architecture, theirs: str, ours: str, interleave
     for name, part in rows.items():
         for kind in ("weight", "bias"):
             yield _Piece(f"{theirs}{name}.{kind}", f"{ours}qkv_proj.{kind}", part)
-    yield _Piece(f"{theirs}o_proj.weight", f"{ours}o_proj.weight")
+    for kind in ("weight", "bias"):
+        yield _Piece(f"{theirs}o_proj.{kind}", f"{ours}o_proj.{kind}")
     for name in ("q_norm", "k_norm"):
         yield _Piece(f"{theirs}{name}.weight", f"{ours}{name}.weight")
 
@@ -146,8 +147,8 @@ def _latent_attention(a: Architecture, theirs: str, ours: str, interleaved: bool
         yield _Piece(f"{theirs}kv_a_proj_with_mqa.{kind}", f"{ours}kv_a_proj.{kind}", kv_rows)
     yield _Piece(f"{theirs}q_a_layernorm.weight", f"{ours}q_a_norm.weight")
     yield _Piece(f"{theirs}kv_a_layernorm.weight", f"{ours}kv_a_norm.weight")
-    for name in ("kv_b_proj", "o_proj"):
-        yield _Piece(f"{theirs}{name}.weight", f"{ours}{name}.weight")
+    for name in ("kv_b_proj.weight", "o_proj.weight", "o_proj.bias"):
+        yield _Piece(f"{theirs}{name}", f"{ours}{name}")
 
 
 def _rotary_last(before: int, rotary: int, interleaved: bool) -> Tensor:
@@ -161,6 +162,7 @@ def _rotary_last(before: int, rotary: int, interleaved: bool) -> Tensor:
 def _experts(a: Architecture, theirs: str, ours: str, names: _Names) -> Iterator[_Piece]:
     block = f"{theirs}{names.moe}."
     yield _Piece(f"{block}gate.weight", f"{ours}router.weight")
+    yield _Piece(f"{block}gate.bias", f"{ours}router.bias")
     yield _Piece(f"{block}gate.e_score_correction_bias", f"{ours}router.selection_bias")
     size = a.expert_ffn_size
     for expert in range(a.num_experts):
@@ -175,6 +177,7 @@ def _experts(a: Architecture, theirs: str, ours: str, names: _Names) -> Iterator
 
 
 def _feed_forward(theirs: str, ours: str, size: int) -> Iterator[_Piece]:
-    yield _Piece(f"{theirs}gate_proj.weight", f"{ours}gate_up_proj.weight", slice(0, size))
-    yield _Piece(f"{theirs}up_proj.weight", f"{ours}gate_up_proj.weight", slice(size, 2 * size))
-    yield _Piece(f"{theirs}down_proj.weight", f"{ours}down_proj.weight")
+    for kind in ("weight", "bias"):
+        yield _Piece(f"{theirs}gate_proj.{kind}", f"{ours}gate_up_proj.{kind}", slice(0, size))
+        yield _Piece(f"{theirs}up_proj.{kind}", f"{ours}gate_up_proj.{kind}", slice(size, 2 * size))
+        yield _Piece(f"{theirs}down_proj.{kind}", f"{ours}down_proj.{kind}")

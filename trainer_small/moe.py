@@ -24,7 +24,7 @@ class MixtureOfExperts(nn.Module):
         self.gate_up_proj = nn.Parameter(torch.empty(a.num_experts, 2 * a.expert_ffn_size, a.hidden_size))
         self.down_proj = nn.Parameter(torch.empty(a.num_experts, a.hidden_size, a.expert_ffn_size))
         shared = a.num_shared_experts * a.shared_expert_ffn_size
-        self.shared_experts = FeedForward(a.hidden_size, shared) if shared else None
+        self.shared_experts = FeedForward(a.hidden_size, shared, a.dense_ffn_bias) if shared else None
         self.shared_gate = nn.Linear(a.hidden_size, 1, bias=False) if a.shared_expert_gate else None
         self.output_norm = RMSNorm(a.hidden_size, a.norm_eps) if a.moe_output_norm else None
 

@@ -33,6 +33,7 @@ class Router(nn.Module):
         super().__init__()
         a = architecture
         self.weight = nn.Parameter(torch.empty(a.num_experts, a.hidden_size))
+        self.bias = nn.Parameter(torch.zeros(a.num_experts)) if a.router_bias else None
         self.top_k, self.scaling = a.experts_per_token, a.router_scaling_factor
         self.sigmoid, self.normalize = a.router_score_function == "sigmoid", a.router_normalize
         self.groups, self.groups_per_token = a.num_expert_groups, a.expert_groups_per_token
@@ -49,7 +50,7 @@ class Router(nn.Module):
 
         The caller adds to ``load``: a layer may be computed again for its gradient.
         """
-        logits = F.linear(x.to(self.weight.dtype), self.weight)
+        logits = F.linear(x.to(self.weight.dtype), self.weight, self.bias)
         scores = logits.sigmoid() if self.sigmoid else logits.softmax(-1)
         with torch.no_grad():
             indices = self._choose(scores)

@@ -31,6 +31,8 @@ def architectures(draw: st.DrawFn) -> Architecture:
         "num_attention_heads": kv_heads * groups,
         "tied_embeddings": draw(st.booleans()),
         "attention_bias": draw(st.booleans()),
+        "attention_output_bias": draw(st.booleans()),
+        "dense_ffn_bias": draw(st.booleans()),
         "dense_ffn_size": draw(st.integers(1, 40)),
         "num_nextn_predict_layers": draw(st.integers(0, 2)),
     }
@@ -60,9 +62,13 @@ def architectures(draw: st.DrawFn) -> Architecture:
             "num_shared_experts": draw(st.integers(0, 2)),
             "expert_ffn_size": draw(st.integers(1, 20)),
             "shared_expert_ffn_size": draw(st.integers(1, 20)),
-            "num_dense_layers": draw(st.integers(0, data["num_layers"])),
+            "num_dense_layers": (leading := draw(st.integers(0, data["num_layers"]))),
+            "other_dense_layers": tuple(
+                draw(st.sets(st.integers(leading, data["num_layers"]), max_size=2)) - {data["num_layers"]}
+            ),
             "moe_output_norm": draw(st.booleans()),
             "router_selection_bias": draw(st.booleans()),
+            "router_bias": draw(st.booleans()),
         }
         data["shared_expert_gate"] = data["num_shared_experts"] > 0 and draw(st.booleans())
     return Architecture.parse(data, "drawn")
@@ -98,7 +104,7 @@ def test_the_modules_do_exactly_the_flops_that_the_architecture_counts(architect
         assert counter.get_total_flops() * 3 == 2 * length * one
 
 
-@pytest.mark.parametrize("key", ["attention_sinks", "expert_bias", "router_bias", "attention_output_bias"])
+@pytest.mark.parametrize("key", ["attention_sinks", "expert_bias"])
 def test_what_is_not_built_is_refused(tiny_architecture: MakeArchitecture, key: str) -> None:
     with pytest.raises(UserError, match=key):
         Model(tiny_architecture(**{key: True}))
