@@ -10,7 +10,7 @@ from fits.errors import UserError
 
 _ORDER = (
     *("demo", "corpus", "vocab", "sweep", "fit", "laws", "budget", "plan"),
-    *("export", "check", "report", "count", "data", "doctor"),
+    *("export", "export_run", "check", "report", "count", "data", "doctor"),
 )
 """The commands in the order of the road."""
 
@@ -19,7 +19,8 @@ class Listing(TyperGroup):
     """Lists its commands in the order of their making, each with its whole first sentence."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return sorted(self.commands, key=lambda name: _ORDER.index(name) if name in _ORDER else 0)
+        places = {module.replace("_", "-"): place for place, module in enumerate(_ORDER)}
+        return sorted(self.commands, key=lambda name: places.get(name, 0))
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         commands = [(name, self.commands[name]) for name in self.list_commands(ctx)]

@@ -78,6 +78,9 @@ class Architecture(Schema):
     moe_output_norm: bool = False
     """RMSNorm on the output of each MoE block (A.X K1's dual normalization)."""
 
+    num_nextn_predict_layers: Count = 0
+    """Multi-token-prediction modules (DeepSeek-V3), each a layer more in training; counted apart from the model."""
+
     norm_eps: float = 1e-6
 
     @model_validator(mode="before")
@@ -231,7 +234,18 @@ class Architecture(Schema):
         roles = self.params_by_role()
         return self.params_total - roles["embedding"] - roles["lm_head"]
 
+    @property
+    def multi_token_params(self) -> int:
+        """Trainable parameters of the multi-token-prediction modules, which no other count has in it; embedding and
+        head are the model's."""
+        return self.num_nextn_predict_layers * counts.multi_token_params(self)
+
     # FLOPs
+
+    def multi_token_flops_per_token(self, sequence_length: int, *, causal: bool = True) -> int:
+        """Training FLOPs that the multi-token-prediction modules add to ``flops_per_token``, heads in."""
+        one = counts.multi_token_flops_per_token(self, sequence_length, causal=causal)
+        return self.num_nextn_predict_layers * one
 
     @property
     def forward_matmul_flops_per_token(self) -> int:

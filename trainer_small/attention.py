@@ -1,11 +1,14 @@
 """Causal self-attention: grouped-query (arXiv 2305.13245) and multi-head latent (arXiv 2405.04434)."""
 
+from copy import copy
+from functools import cache
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
 from trainer_small.architecture import Architecture
 from trainer_small.norm import RMSNorm
@@ -16,15 +19,43 @@ _EXPLICIT_BELOW = 1024
 
 
 class Positions:
-    """The rotary table and causal mask of one length, made once and shared by all layers."""
+    """The rotary table and causal mask of one length, made once and shared by all layers.
+
+    Attributes:
+        cos, sin: ``[length, 1, size]``, or ``[batch, length, 1, size]`` where documents start at position 0.
+        documents: ``[batch, length]``, the document of each token where they do not see each other, else None.
+    """
 
     def __init__(self, architecture: Architecture, length: int, device: torch.device, dtype: torch.dtype) -> None:
         mla = architecture.attention == "mla"
         size = architecture.qk_rope_head_dim if mla else architecture.head_dim
         self.cos, self.sin = rotary_table(length, size, architecture.rope_theta, device, dtype)
-        queries_per_key = 1 if mla else architecture.num_attention_heads // architecture.num_key_value_heads
+        self.kv_heads = architecture.num_attention_heads if mla else architecture.num_key_value_heads
+        self.queries_per_key = architecture.num_attention_heads // self.kv_heads
         mask = torch.full((length, length), -torch.inf, device=device, dtype=dtype).triu_(1)
-        self.mask = mask.repeat(queries_per_key, 1)
+        self.mask = mask.repeat(self.queries_per_key, 1)
+        self.documents: Tensor | None = None
+        self.block_mask: Any = None
+
+    def within_documents(self, starts: Tensor) -> "Positions":
+        """The same where tokens see their own document alone.
+
+        Args:
+            starts: ``[batch, length]``, true at the first token of each document.
+        """
+        length = starts.shape[1]
+        own = copy(self)
+        own.documents = starts.cumsum(1)
+        place = torch.arange(length, device=starts.device)
+        place = place - torch.where(starts, place, 0).cummax(1).values
+        own.cos, own.sin = self.cos[place], self.sin[place]
+        if starts.is_cuda:
+            own.block_mask = _document_blocks(own.documents)
+        elif length <= _EXPLICIT_BELOW:
+            apart = own.documents.unsqueeze(2) != own.documents.unsqueeze(1)
+            mask = self.mask[:length].masked_fill(apart, -torch.inf)
+            own.mask = mask.repeat(1, self.queries_per_key, 1).repeat_interleave(self.kv_heads, 0)
+        return own
 
 
 class GroupedQueryAttention(nn.Module):
@@ -36,7 +67,9 @@ class GroupedQueryAttention(nn.Module):
         self.head_dim = architecture.head_dim
         rows = (self.heads + 2 * self.kv_heads) * self.head_dim
         self.qkv_proj = nn.Linear(architecture.hidden_size, rows, bias=architecture.attention_bias)
-        self.o_proj = nn.Linear(self.heads * self.head_dim, architecture.hidden_size, bias=False)
+        self.o_proj = nn.Linear(
+            self.heads * self.head_dim, architecture.hidden_size, bias=architecture.attention_output_bias
+        )
         self.norms = architecture.qk_norm
         if self.norms != "none":
             per_head = self.norms == "per_head"
@@ -75,7 +108,7 @@ class LatentAttention(nn.Module):
         self.kv_a_proj = nn.Linear(a.hidden_size, self.latent + self.rope, bias=a.attention_bias)
         self.kv_a_norm = RMSNorm(self.latent, a.norm_eps)
         self.kv_b_proj = nn.Linear(self.latent, self.heads * (self.nope + self.value), bias=False)
-        self.o_proj = nn.Linear(self.heads * self.value, a.hidden_size, bias=False)
+        self.o_proj = nn.Linear(self.heads * self.value, a.hidden_size, bias=a.attention_output_bias)
         self.low_rank_queries = a.q_lora_rank is not None
 
     def forward(self, x: Tensor, batch: int, positions: Positions) -> Tensor:
@@ -112,14 +145,48 @@ def attend(q: Tensor, k: Tensor, v: Tensor, positions: Positions, *, rotary: boo
     Returns:
         ``[batch, length, heads, value size]``.
     """
-    if q.is_cuda or q.shape[1] > _EXPLICIT_BELOW:
-        if rotary:
-            q, k = rotate(q, positions.cos, positions.sin), rotate(k, positions.cos, positions.sin)
-        q, k, v = (part.transpose(1, 2) for part in (q, k, v))
-        gqa = q.shape[1] != k.shape[1]
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa).transpose(1, 2)
-    cos, sin = (positions.cos[:, 0], positions.sin[:, 0]) if rotary else (None, None)
-    return _Attend.apply(q, k, v, cos, sin, positions.mask)
+    if not q.is_cuda and q.shape[1] <= _EXPLICIT_BELOW:
+        cos, sin = (_over_heads(positions.cos), _over_heads(positions.sin)) if rotary else (None, None)
+        return _Attend.apply(q, k, v, cos, sin, positions.mask)
+    if rotary:
+        q, k = rotate(q, positions.cos, positions.sin), rotate(k, positions.cos, positions.sin)
+    q, k, v = (part.transpose(1, 2) for part in (q, k, v))
+    gqa = q.shape[1] != k.shape[1]
+    if positions.documents is None:
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
+    elif positions.block_mask is not None:
+        out = _flex(q, k, v, block_mask=positions.block_mask, enable_gqa=gqa)
+    else:
+        same = positions.documents.unsqueeze(2) == positions.documents.unsqueeze(1)
+        out = F.scaled_dot_product_attention(q, k, v, same.tril().unsqueeze(1), enable_gqa=gqa)
+    return out.transpose(1, 2)
+
+
+def _document_blocks(documents: Tensor) -> Any:
+    """FlexAttention's sparse form of the mask: blocks between documents are never computed."""
+
+    def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return (query >= key) & (documents[batch, query] == documents[batch, key])
+
+    batch, length = documents.shape
+    return create_block_mask(sees, batch, None, length, length, device=documents.device)
+
+
+def _flex(q: Tensor, k: Tensor, v: Tensor, **keys: Any) -> Tensor:
+    if torch.compiler.is_compiling() or not q.is_cuda:
+        return flex_attention(q, k, v, **keys)
+    return _compiled_flex()(q, k, v, **keys)  # uncompiled it would hold all scores
+
+
+@cache
+def _compiled_flex() -> Any:
+    return torch.compile(flex_attention, dynamic=False)
+
+
+def _over_heads(table: Tensor) -> Tensor:
+    """``[..., length, 1, size]`` for tensors ``[batch, kv heads, heads of each, length, size]``."""
+    table = table.squeeze(-2)
+    return table if table.dim() == 2 else table[:, None, None]
 
 
 class _Attend(torch.autograd.Function):
@@ -133,7 +200,7 @@ class _Attend(torch.autograd.Function):
         q = q.reshape(batch, length, kv_heads, -1, size).permute(0, 2, 3, 1, 4).contiguous()
         k, v = (part.transpose(1, 2).contiguous() for part in (k, v))
         if cos is not None:
-            q, k = turned(q, cos, sin), turned(k, cos, sin)
+            q, k = turned(q, cos, sin), turned(k.unsqueeze(2), cos, sin).squeeze(2)
         q, k, v = q.view(batch * kv_heads, -1, size), k.flatten(0, 1), v.flatten(0, 1)
         scores = torch.baddbmm(mask, q, k.mT, alpha=size**-0.5)
         probabilities = torch.softmax(scores, -1)
@@ -156,7 +223,8 @@ class _Attend(torch.autograd.Function):
         grad_q = torch.bmm(scores, k).mul_(scale).view(batch, kv_heads, -1, length, q.shape[-1])
         grad_k = torch.bmm(scores.mT, q).mul_(scale).view(batch, kv_heads, length, -1)
         if cos is not None:
-            grad_q, grad_k = turned(grad_q, cos, -sin), turned(grad_k, cos, -sin)
+            grad_q = turned(grad_q, cos, -sin)
+            grad_k = turned(grad_k.unsqueeze(2), cos, -sin).squeeze(2)
         grad_q = grad_q.permute(0, 3, 1, 2, 4).flatten(2, 3)
         grad_v = grad_v.view(batch, kv_heads, length, -1)
         return grad_q, grad_k.transpose(1, 2), grad_v.transpose(1, 2), None, None, None

@@ -24,13 +24,14 @@ def compile_model(model: Model, *, by_layer: bool) -> None:
         # Every buffer here is written before it is read.
         deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     if by_layer:
-        for block in model.blocks:
+        for block in (*model.blocks, *model.multi_token.values()):
             block.compile(dynamic=False)
     else:
         # Rows that travel between ranks are counted on the host: there the graph breaks.
         blocks = [block for block in model.modules() if isinstance(block, MixtureOfExperts)]
         alone = all(block.experts is apply_experts for block in blocks)
-        model.compile(dynamic=False, fullgraph=alone)
+        for module in (model, *model.multi_token.values()):
+            module.compile(dynamic=False, fullgraph=alone)
 
 
 def eager(model: Model) -> AbstractContextManager[object]:

@@ -160,3 +160,17 @@ def _shared_params(of: Sizes) -> Any:
     width = of.num_shared_experts * of.shared_expert_ffn_size
     biased = of.dense_ffn_bias * (of.num_shared_experts > 0)
     return _shared_weights(of) + (2 * width + of.hidden_size) * biased
+
+
+def multi_token_params(of: Sizes) -> Any:
+    """Trainable parameters of one multi-token-prediction module: a layer, the matrix before it and three norms."""
+    d = of.hidden_size
+    return sum(params_of_layer(of, moe=of.num_experts > 0).values()) + 2 * d * d + 3 * d
+
+
+def multi_token_flops_per_token(of: Sizes, sequence_length: int, *, causal: bool = True) -> Any:
+    """Training FLOPs of one token in one multi-token-prediction module, the head in."""
+    d = of.hidden_size
+    weights = sum(matmul_weights_of_layer(of, moe=of.num_experts > 0).values()) + 2 * d * d + of.vocab_size * d
+    attention = attention_flops_of_layer(of) * sequence_length
+    return 3 * (2 * weights + (attention // 2 if causal else attention))

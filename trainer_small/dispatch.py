@@ -4,6 +4,7 @@
 their combine gathers by the inverse permutation and sums over k in a fixed order, so it is deterministic everywhere.
 """
 
+from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -66,16 +67,30 @@ def _sorted(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: 
 
 
 def _grouped(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    hidden, size = down.shape[1:]
+    whole = 16 // x.element_size()  # the kernel wants rows of whole 16 bytes
+    if hidden % whole or size % whole:
+        wider, larger = -hidden % whole, -size % whole
+        gate_up = F.pad(gate_up.unflatten(1, (2, size)), (0, wider, 0, larger)).flatten(1, 2)
+        down = F.pad(down, (0, larger, 0, wider))
+        return _grouped(F.pad(x, (0, wider)), indices, weights, gate_up, down)[:, :hidden]
     flat = indices.flatten()
     order = flat.argsort(stable=True)
     position = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     # No count leaves the device: the group ends stay a tensor.
     ends = torch.searchsorted(flat[order], torch.arange(len(gate_up), device=x.device), right=True).to(torch.int32)
     gathered = Spread.apply(x, order // indices.shape[1], position, indices.shape[1])
-    products = F.grouped_mm(gathered, gate_up.mT, offs=ends)
+    products = _grouped_products(gathered, gate_up.mT, ends)
     weighted = swiglu(products) * Permute.apply(weights.flatten(), order, position).unsqueeze(-1)
-    outputs = F.grouped_mm(weighted, down.mT, offs=ends)
+    outputs = _grouped_products(weighted, down.mT, ends)
     return Gather.apply(outputs, order // indices.shape[1], position, indices.shape[1])
+
+
+def _grouped_products(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
+    if rows.dtype == torch.float64:  # which the kernel does not know
+        bounds = pairwise([0, *ends.tolist()])
+        return torch.cat([rows[start:end] @ own for (start, end), own in zip(bounds, weight, strict=True)])
+    return F.grouped_mm(rows, weight, offs=ends)
 
 
 class Spread(torch.autograd.Function):

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -35,8 +36,9 @@ class ExpertExchange:
 
         rows = _Exchange.apply(Spread.apply(x, order // k, position, k), sent, received, self._group)
         expert = torch.arange(own, device=x.device).repeat(self._ranks).repeat_interleave(arriving.flatten())
-        one = rows.new_ones(len(rows), 1)
-        outputs = apply_experts(rows, expert.unsqueeze(1), one, gate_up, down, dispatch)
+        # One row of zeros more, which comes out as zeros: a rank that no token comes to has gradients all the same.
+        rows, expert = F.pad(rows, (0, 0, 0, 1)), F.pad(expert, (0, 1)).unsqueeze(1)
+        outputs = apply_experts(rows, expert, rows.new_ones(expert.shape), gate_up, down, dispatch)[:-1]
         back = _Exchange.apply(outputs, received, sent, self._group)
         gates = Permute.apply(weights.to(x.dtype).flatten(), order, position)
         return Gather.apply(back * gates.unsqueeze(-1), order // k, position, k)

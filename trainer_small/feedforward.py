@@ -13,10 +13,10 @@ from trainer_small.attention import linear
 class FeedForward(nn.Module):
     """``down(silu(gate(x)) * up(x))``; gate and up are one matrix, gate's rows first."""
 
-    def __init__(self, hidden_size: int, ffn_size: int) -> None:
+    def __init__(self, hidden_size: int, ffn_size: int, bias: bool) -> None:
         super().__init__()
-        self.gate_up_proj = nn.Linear(hidden_size, 2 * ffn_size, bias=False)
-        self.down_proj = nn.Linear(ffn_size, hidden_size, bias=False)
+        self.gate_up_proj = nn.Linear(hidden_size, 2 * ffn_size, bias=bias)
+        self.down_proj = nn.Linear(ffn_size, hidden_size, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         return linear(swiglu(linear(x, self.gate_up_proj)), self.down_proj)

@@ -98,8 +98,11 @@ def _pieces(architecture: Architecture, model_type: str) -> Iterator[_Piece]:
     yield _Piece("model.embed_tokens.weight", "embedding.weight")
     yield _Piece("model.norm.weight", "norm.weight")
     yield _Piece("lm_head.weight", "lm_head.weight")
-    for layer in range(architecture.num_layers):
+    for layer in range(architecture.num_layers + architecture.num_nextn_predict_layers):
         theirs, ours = f"model.layers.{layer}.", f"blocks.{layer}."
+        if layer >= architecture.num_layers:
+            yield from _multi_token(theirs, f"multi_token.{layer}.")
+            ours = f"multi_token.{layer}.block."
         yield _Piece(f"{theirs}input_layernorm.weight", f"{ours}attention_norm.weight")
         yield _Piece(f"{theirs}post_attention_layernorm.weight", f"{ours}ffn_norm.weight")
         attention = _latent_attention if architecture.attention == "mla" else _grouped_query_attention
@@ -110,13 +113,24 @@ def _pieces(architecture: Architecture, model_type: str) -> Iterator[_Piece]:
             yield from _feed_forward(f"{theirs}mlp.", f"{ours}ffn.", architecture.dense_ffn_size)
 
 
+def _multi_token(theirs: str, ours: str) -> Iterator[_Piece]:
+    """Released checkpoints hold the embedding and the head again, where readers look for them."""
+    yield _Piece(f"{theirs}enorm.weight", f"{ours}embedding_norm.weight")
+    yield _Piece(f"{theirs}hnorm.weight", f"{ours}hidden_norm.weight")
+    yield _Piece(f"{theirs}eh_proj.weight", f"{ours}projection.weight")
+    yield _Piece(f"{theirs}shared_head.norm.weight", f"{ours}norm.weight")
+    yield _Piece(f"{theirs}embed_tokens.weight", "embedding.weight")
+    yield _Piece(f"{theirs}shared_head.head.weight", "lm_head.weight")
+
+
 def _grouped_query_attention(a: Architecture, theirs: str, ours: str, interleaved: bool) -> Iterator[_Piece]:
     q, kv = a.num_attention_heads * a.head_dim, a.num_key_value_heads * a.head_dim
     rows = {"q_proj": slice(0, q), "k_proj": slice(q, q + kv), "v_proj": slice(q + kv, q + 2 * kv)}
     for name, part in rows.items():
         for kind in ("weight", "bias"):
             yield _Piece(f"{theirs}{name}.{kind}", f"{ours}qkv_proj.{kind}", part)
-    yield _Piece(f"{theirs}o_proj.weight", f"{ours}o_proj.weight")
+    for kind in ("weight", "bias"):
+        yield _Piece(f"{theirs}o_proj.{kind}", f"{ours}o_proj.{kind}")
     for name in ("q_norm", "k_norm"):
         yield _Piece(f"{theirs}{name}.weight", f"{ours}{name}.weight")
 
@@ -133,8 +147,8 @@ def _latent_attention(a: Architecture, theirs: str, ours: str, interleaved: bool
         yield _Piece(f"{theirs}kv_a_proj_with_mqa.{kind}", f"{ours}kv_a_proj.{kind}", kv_rows)
     yield _Piece(f"{theirs}q_a_layernorm.weight", f"{ours}q_a_norm.weight")
     yield _Piece(f"{theirs}kv_a_layernorm.weight", f"{ours}kv_a_norm.weight")
-    for name in ("kv_b_proj", "o_proj"):
-        yield _Piece(f"{theirs}{name}.weight", f"{ours}{name}.weight")
+    for name in ("kv_b_proj.weight", "o_proj.weight", "o_proj.bias"):
+        yield _Piece(f"{theirs}{name}", f"{ours}{name}")
 
 
 def _rotary_last(before: int, rotary: int, interleaved: bool) -> Tensor:
@@ -148,6 +162,7 @@ def _rotary_last(before: int, rotary: int, interleaved: bool) -> Tensor:
 def _experts(a: Architecture, theirs: str, ours: str, names: _Names) -> Iterator[_Piece]:
     block = f"{theirs}{names.moe}."
     yield _Piece(f"{block}gate.weight", f"{ours}router.weight")
+    yield _Piece(f"{block}gate.bias", f"{ours}router.bias")
     yield _Piece(f"{block}gate.e_score_correction_bias", f"{ours}router.selection_bias")
     size = a.expert_ffn_size
     for expert in range(a.num_experts):
@@ -162,6 +177,7 @@ def _experts(a: Architecture, theirs: str, ours: str, names: _Names) -> Iterator
 
 
 def _feed_forward(theirs: str, ours: str, size: int) -> Iterator[_Piece]:
-    yield _Piece(f"{theirs}gate_proj.weight", f"{ours}gate_up_proj.weight", slice(0, size))
-    yield _Piece(f"{theirs}up_proj.weight", f"{ours}gate_up_proj.weight", slice(size, 2 * size))
-    yield _Piece(f"{theirs}down_proj.weight", f"{ours}down_proj.weight")
+    for kind in ("weight", "bias"):
+        yield _Piece(f"{theirs}gate_proj.{kind}", f"{ours}gate_up_proj.{kind}", slice(0, size))
+        yield _Piece(f"{theirs}up_proj.{kind}", f"{ours}gate_up_proj.{kind}", slice(size, 2 * size))
+        yield _Piece(f"{theirs}down_proj.{kind}", f"{ours}down_proj.{kind}")

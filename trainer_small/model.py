@@ -8,35 +8,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trainer_small.architecture import Architecture
-from trainer_small.attention import GroupedQueryAttention, LatentAttention, Positions
+from trainer_small.attention import Positions
+from trainer_small.block import Block
 from trainer_small.dispatch import Dispatch
-from trainer_small.feedforward import FeedForward
 from trainer_small.moe import MixtureOfExperts
+from trainer_small.multi_token import MultiTokenModule
 from trainer_small.norm import RMSNorm
 from trainer_small.router import Router
 from trainer_small.supported import require_trainable
-
-
-class Block(nn.Module):
-    """Pre-norm: ``x + attention(norm(x))``, then ``x + ffn(norm(x))``."""
-
-    def __init__(self, architecture: Architecture, layer: int, dispatch: Dispatch) -> None:
-        super().__init__()
-        a = architecture
-        self.attention_norm = RMSNorm(a.hidden_size, a.norm_eps)
-        self.attention = LatentAttention(a) if a.attention == "mla" else GroupedQueryAttention(a)
-        self.ffn_norm = RMSNorm(a.hidden_size, a.norm_eps)
-        self.is_moe = a.is_moe_layer(layer)
-        self.ffn = MixtureOfExperts(a, dispatch) if self.is_moe else FeedForward(a.hidden_size, a.dense_ffn_size)
-
-    def forward(self, x: Tensor, batch: int, positions: Positions) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        """``x [batch * length, hidden]`` to the same shape, the router's losses and its load."""
-        x = x + self.attention(self.attention_norm(x), batch, positions)
-        out = self.ffn(self.ffn_norm(x))
-        if not self.is_moe:
-            return x + out, None, None
-        out, routing = out
-        return x + out, routing.loss, routing.load
 
 
 class Model(nn.Module):
@@ -66,8 +45,15 @@ class Model(nn.Module):
         self.norm = RMSNorm(architecture.hidden_size, architecture.norm_eps)
         if not architecture.tied_embeddings:
             self.lm_head = nn.Linear(architecture.hidden_size, architecture.vocab_size, bias=False)
+        further = range(architecture.num_layers, architecture.num_layers + architecture.num_nextn_predict_layers)
+        self.multi_token = nn.ModuleDict(
+            {str(layer): MultiTokenModule(architecture, layer, dispatch) for layer in further}
+        )
+        """Multi-token-prediction modules by the layer they would be, which is where checkpoints have them."""
         self.activation_checkpointing = False
         """Keep only the layers' inputs for the backward pass, and compute the layers again there."""
+        self.document_separator: int | None = None
+        """The token that starts a document; tokens then see their own document alone, from position 0 on."""
         self._positions: dict[int, Positions] = {}
 
     @property
@@ -78,8 +64,8 @@ class Model(nn.Module):
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Hidden states ``[batch * length, hidden]`` after the last norm for ``tokens [batch, length]``,
         and the sum of the routers' losses (None when there are none)."""
-        batch, length = tokens.shape
-        positions = self._positions_of(length, tokens.device)
+        batch = len(tokens)
+        positions = self._positions_of(tokens)
         x = F.embedding(tokens.flatten(), self.embedding.weight).to(self.compute_dtype)
         total = None
         for block in self.blocks:
@@ -94,6 +80,20 @@ class Model(nn.Module):
                 total = loss if total is None else total + loss
         return self.norm(x), total
 
+    def look_further(self, hidden: Tensor, tokens: Tensor, depth: int) -> tuple[Tensor, Tensor | None]:
+        """What multi-token-prediction module ``depth`` (from 1) makes of it: hidden states for the head, router loss.
+
+        Args:
+            hidden: ``[batch * length, hidden]`` of the module before, or of ``forward``.
+            tokens: ``[batch, length]``, at each place the token that lies ``depth`` further on.
+        """
+        module = self.multi_token[str(self.architecture.num_layers + depth - 1)]
+        embedded = F.embedding(tokens.flatten(), self.embedding.weight).to(self.compute_dtype)
+        out, loss, load = module(hidden, embedded, len(tokens), self._positions_of(tokens))
+        if isinstance(module.block.ffn, MixtureOfExperts):
+            module.block.ffn.router.load += load
+        return out, loss
+
     def logits(self, tokens: Tensor) -> Tensor:
         """``[batch, length, vocab_size]``: for tests and small uses."""
         hidden, _ = self(tokens)
@@ -105,10 +105,13 @@ class Model(nn.Module):
             if isinstance(module, Router):
                 yield module
 
-    def _positions_of(self, length: int, device: torch.device) -> Positions:
+    def _positions_of(self, tokens: Tensor) -> Positions:
+        length = tokens.shape[1]
         if length not in self._positions:
-            self._positions[length] = Positions(self.architecture, length, device, self.compute_dtype)
-        return self._positions[length]
+            self._positions[length] = Positions(self.architecture, length, tokens.device, self.compute_dtype)
+        if self.document_separator is None:
+            return self._positions[length]
+        return self._positions[length].within_documents(tokens == self.document_separator)
 
 
 _ROLES = (
@@ -130,9 +133,12 @@ def role_of(name: str, is_moe_layer: bool) -> str:
 
 
 def params_by_role(model: Model) -> dict[str, int]:
-    """Parameters of the built modules by role: what ``Architecture.params_by_role`` must say."""
+    """Parameters of the built modules by role: what ``Architecture.params_by_role`` must say. Like that, without the
+    multi-token-prediction modules."""
     counts = dict.fromkeys(model.architecture.params_by_role(), 0)
     for name, parameter in model.named_parameters():
+        if name.startswith("multi_token."):
+            continue
         layer = int(name.split(".")[1]) if name.startswith("blocks.") else -1
         counts[role_of(name, layer >= 0 and model.architecture.is_moe_layer(layer))] += parameter.numel()
     return counts

@@ -24,13 +24,13 @@ class MixtureOfExperts(nn.Module):
         self.gate_up_proj = nn.Parameter(torch.empty(a.num_experts, 2 * a.expert_ffn_size, a.hidden_size))
         self.down_proj = nn.Parameter(torch.empty(a.num_experts, a.hidden_size, a.expert_ffn_size))
         shared = a.num_shared_experts * a.shared_expert_ffn_size
-        self.shared_experts = FeedForward(a.hidden_size, shared) if shared else None
+        self.shared_experts = FeedForward(a.hidden_size, shared, a.dense_ffn_bias) if shared else None
         self.shared_gate = nn.Linear(a.hidden_size, 1, bias=False) if a.shared_expert_gate else None
         self.output_norm = RMSNorm(a.hidden_size, a.norm_eps) if a.moe_output_norm else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
-        """``x [n, hidden]`` to the same shape, and what the router did."""
-        routing = self.router(x)
+    def forward(self, x: Tensor, sequences: int = 1) -> tuple[Tensor, Routing]:
+        """``x [n, hidden]``, of so many sequences, to the same shape; and what the router did."""
+        routing = self.router(x, sequences)
         gate_up, down = self.gate_up_proj.to(x.dtype), self.down_proj.to(x.dtype)
         out = self.experts(x, routing.indices, routing.weights, gate_up, down, self.dispatch)
         if self.shared_experts is not None:

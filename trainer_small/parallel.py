@@ -13,8 +13,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 from fits.errors import UserError
 from trainer_small.config import ParallelConfig
@@ -62,9 +60,11 @@ class Parallel:
                     parameter = getattr(block, name)
                     setattr(block, name, nn.Parameter(self._own(parameter.detach()).clone()))
         if self.sharded:
+            from torch.distributed.fsdp import fully_shard  # a second's import, for those who shard
+
             apart = set(_expert_parameters(self.model)) if self.experts_over > 1 else None
             mesh = init_device_mesh(device.type, (self.ranks.size,))
-            for block in self.model.blocks:
+            for block in (*self.model.blocks, *self.model.multi_token.values()):
                 fully_shard(block, mesh=mesh, ignored_params=apart)
             fully_shard(self.model, mesh=mesh, ignored_params=apart)
 
@@ -103,8 +103,8 @@ class Parallel:
         whole, own, shards = ([] for _ in range(3))
         for part in parameters:
             assert part.grad is not None
-            if isinstance(part.grad, DTensor):
-                shards.append(part.grad.to_local())
+            if _is_sharded(part.grad):
+                shards.append(cast(Any, part.grad).to_local())
             else:
                 (own if id(part) in self._expert_parameters else whole).append(part.grad)
         device = (whole or own or shards)[0].device
@@ -172,19 +172,27 @@ class Parallel:
 
     def _is_apart(self, parameter: Tensor) -> bool:
         """Whether no rank has all of the parameter."""
-        return isinstance(parameter, DTensor) or id(parameter) in self._expert_parameters
+        return _is_sharded(parameter) or id(parameter) in self._expert_parameters
 
     def _whole(self, part: Tensor, parameter: Tensor) -> Tensor:
-        if isinstance(part, DTensor):
-            return part.full_tensor()
+        if _is_sharded(part):
+            return cast(Any, part).full_tensor()
         pieces = [torch.empty_like(part) for _ in range(self.experts_over)]
         dist.all_gather(pieces, part.contiguous(), group=self._mesh.get_group("expert"))
         return torch.cat(pieces)
 
     def _part(self, whole: Tensor, parameter: Tensor) -> Tensor:
-        if isinstance(parameter, DTensor):
-            return distribute_tensor(whole.to(parameter.device), parameter.device_mesh, parameter.placements)
+        if _is_sharded(parameter):
+            from torch.distributed.tensor import distribute_tensor
+
+            shard = cast(Any, parameter)
+            return distribute_tensor(whole.to(parameter.device), shard.device_mesh, shard.placements)
         return self._own(whole)
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    """Whether FSDP2 has the tensor: a DTensor, which plain tensors need not be loaded to tell."""
+    return hasattr(tensor, "device_mesh")
 
 
 def _moe_blocks(model: Model) -> Iterator[MixtureOfExperts]:

@@ -19,9 +19,12 @@ class Counts(Schema):
     params_total: int
     params_active: int
     params_active_non_embedding: int
+    multi_token_params: int
+    """Of the multi-token-prediction modules, apart from all other counts; so are their FLOPs."""
     activation_ratio: float
     granularity: float
     flops_per_token: int
+    multi_token_flops_per_token: int
     tokens: int
     epochs: float
     train_flops: int

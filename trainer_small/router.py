@@ -33,6 +33,7 @@ class Router(nn.Module):
         super().__init__()
         a = architecture
         self.weight = nn.Parameter(torch.empty(a.num_experts, a.hidden_size))
+        self.bias = nn.Parameter(torch.zeros(a.num_experts)) if a.router_bias else None
         self.top_k, self.scaling = a.experts_per_token, a.router_scaling_factor
         self.sigmoid, self.normalize = a.router_score_function == "sigmoid", a.router_normalize
         self.groups, self.groups_per_token = a.num_expert_groups, a.expert_groups_per_token
@@ -41,11 +42,15 @@ class Router(nn.Module):
         self.register_buffer("load", torch.zeros(a.num_experts, dtype=torch.int64), persistent=False)
         """Tokens by expert since the last ``update_bias``."""
         self.auxiliary_loss_weight = 0.0
+        self.sequence_loss_weight = 0.0
         self.z_loss_weight = 0.0
 
-    def forward(self, x: Tensor) -> Routing:
-        """Route ``x [n, hidden]``. The caller adds to ``load``: a layer may be computed again for its gradient."""
-        logits = F.linear(x.to(self.weight.dtype), self.weight)
+    def forward(self, x: Tensor, sequences: int = 1) -> Routing:
+        """Route ``x [n, hidden]``, of so many sequences one after another.
+
+        The caller adds to ``load``: a layer may be computed again for its gradient.
+        """
+        logits = F.linear(x.to(self.weight.dtype), self.weight, self.bias)
         scores = logits.sigmoid() if self.sigmoid else logits.softmax(-1)
         with torch.no_grad():
             indices = self._choose(scores)
@@ -56,7 +61,8 @@ class Router(nn.Module):
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)  # sigmoid scores can all underflow
         if self.scaling != 1:
             weights = weights * self.scaling
-        return Routing(indices, weights, load, self._losses(logits, scores, load) if self.training else None)
+        loss = self._losses(logits, scores, indices, load, sequences) if self.training else None
+        return Routing(indices, weights, load, loss)
 
     def _choose(self, scores: Tensor) -> Tensor:
         biased = scores if self.selection_bias is None else scores + self.selection_bias
@@ -70,18 +76,26 @@ class Router(nn.Module):
             biased = grouped.masked_fill(~allowed.unsqueeze(-1), -torch.inf).flatten(1)
         return biased.topk(self.top_k, -1, sorted=False).indices
 
-    def _losses(self, logits: Tensor, scores: Tensor, load: Tensor) -> Tensor | None:
-        loss = None
-        if self.auxiliary_loss_weight:
-            # Switch Transformers (arXiv 2101.03961, eq. 4) with k choices: 1 at perfect balance.
+    def _losses(self, logits: Tensor, scores: Tensor, indices: Tensor, load: Tensor, sequences: int) -> Tensor | None:
+        losses = []
+        if self.auxiliary_loss_weight or self.sequence_loss_weight:
             shares = scores / scores.sum(-1, keepdim=True) if self.sigmoid else scores
-            fraction = load.to(shares.dtype) / load.sum()
-            loss = self.auxiliary_loss_weight * len(load) * (fraction * shares.mean(0)).sum()
+            experts = len(load)
+            # Switch Transformers (arXiv 2101.03961, eq. 4) with k choices: 1 at perfect balance.
+            if self.auxiliary_loss_weight:
+                fraction = load.to(shares.dtype) / load.sum()
+                losses.append(self.auxiliary_loss_weight * experts * (fraction * shares.mean(0)).sum())
+            # The same within each sequence (DeepSeek-V3, arXiv 2412.19437, eq. 17).
+            if self.sequence_loss_weight:
+                chosen = indices.view(sequences, -1)
+                loads = load.new_zeros(sequences, experts).scatter_add_(1, chosen, torch.ones_like(chosen))
+                fractions = loads.to(shares.dtype) / chosen.shape[1]
+                means = shares.view(sequences, -1, experts).mean(1)
+                losses.append(self.sequence_loss_weight * experts * (fractions * means).sum(-1).mean())
         if self.z_loss_weight:
             # ST-MoE (arXiv 2202.08906, eq. 5).
-            z_loss = self.z_loss_weight * logits.logsumexp(-1).square().mean()
-            loss = z_loss if loss is None else loss + z_loss
-        return loss
+            losses.append(self.z_loss_weight * logits.logsumexp(-1).square().mean())
+        return sum(losses[1:], losses[0]) if losses else None
 
     @torch.no_grad()
     def update_bias(self, rate: float) -> None:

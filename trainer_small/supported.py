@@ -3,7 +3,7 @@
 from fits.errors import UserError
 from trainer_small.architecture import Architecture
 
-_NOT_BUILT = ("attention_sinks", "attention_output_bias", "dense_ffn_bias", "expert_bias", "router_bias")
+_NOT_BUILT = ("attention_sinks", "expert_bias")
 
 
 def why_not_trainable(architecture: Architecture) -> str | None:

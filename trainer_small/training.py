@@ -44,7 +44,10 @@ class Training:
         self.model.to(device)
         for router in self.model.routers():
             router.auxiliary_loss_weight = training.balancing_rate if training.balancing == "auxiliary_loss" else 0.0
+            router.sequence_loss_weight = training.sequence_balance_loss
             router.z_loss_weight = training.router_z_loss
+        if not training.cross_document_attention:
+            self.model.document_separator = reader.end_of_text
         self.model.activation_checkpointing = config.activation_checkpointing
         self.parallel = Parallel(ranks or Ranks(), config.parallel, self.model)
         if config.compile:
@@ -77,7 +80,7 @@ class Training:
         loss = torch.zeros((), device=self.device)
         for part in batch.split(micro):
             share = len(part) / own
-            part_loss, objective = training_loss(self.model, part)
+            part_loss, objective = training_loss(self.model, part, training.multi_token_weight)
             (objective * share).backward()
             loss += part_loss.detach() * share
         loss = self.parallel.ranks.mean(loss)

@@ -79,8 +79,16 @@ class TrainingConfig(Schema):
     """How the router's load is balanced: selection bias (arXiv 2408.15664), auxiliary loss (arXiv 2101.03961)."""
     balancing_rate: float = 1e-3
     """Step of the selection bias, or weight of the auxiliary loss."""
+    sequence_balance_loss: float = 0.0
+    """Weight of the balance loss within each sequence (arXiv 2412.19437, eq. 17), which may stand beside the bias."""
     router_z_loss: float = 0.0
     """Weight of the router's z-loss (arXiv 2202.08906)."""
+
+    cross_document_attention: bool = True
+    """Whether tokens see the documents before their own in a window; if not, each starts at position 0."""
+    multi_token_weight: float = 0.3
+    """Weight of the mean loss of the multi-token-prediction modules, where the architecture has any
+    (arXiv 2412.19437, eq. 25)."""
 
     # Steps and tokens
 
@@ -193,7 +201,15 @@ class TrainingConfig(Schema):
         for key in ("beta1", "beta2", "muon_momentum"):
             if not 0 <= getattr(self, key) < 1:
                 raise ValueError(f"{key} is {getattr(self, key)}; it must be at least 0 and below 1")
-        for key in ("weight_decay", "grad_clip", "balancing_rate", "router_z_loss", "router_init_std"):
+        for key in (
+            "weight_decay",
+            "grad_clip",
+            "balancing_rate",
+            "router_z_loss",
+            "sequence_balance_loss",
+            "multi_token_weight",
+            "router_init_std",
+        ):
             not_negative(self, key)
         not_negative(self, "branch_init_factor")
         self._check_batches()

@@ -57,6 +57,8 @@ def parse_hf_config(given: Mapping[str, Any], source: str | Path) -> HFModel:
         values |= _experts(config, kind, source)
     elif kind.has_experts:
         values |= {"experts_per_token": 0, "num_shared_experts": 0}
+    if "num_nextn_predict_layers" in kind.defaults:  # one that the file leaves out has no weights either
+        values["num_nextn_predict_layers"] = _multi_token_modules(given) or 0
     if "qk_norm" in kind.fields:
         values["qk_norm"] = "per_head" if values["qk_norm"] else "none"
     try:
@@ -216,11 +218,14 @@ def _warnings(given: Mapping[str, Any], config: dict[str, Any], kind: ModelType)
     for key, behaviour in kind.unread.items():
         if given.get(key, behaviour) not in (behaviour, None):
             yield f"{key} {given[key]!r} is not read by the transformers class, which has {behaviour!r}"
-    modules = given.get("num_nextn_predict_layers", given.get("num_mtp_layers"))
-    if modules:
+    if modules := _multi_token_modules(given):
         yield f"the {modules} multi-token-prediction module(s) are not counted"
     if _has_windows(config):
         yield "sliding-window layers are counted with full attention"
+
+
+def _multi_token_modules(given: Mapping[str, Any]) -> Any:
+    return given.get("num_nextn_predict_layers", given.get("num_mtp_layers"))
 
 
 def _listed(config: dict[str, Any], keys: list[str]) -> str:

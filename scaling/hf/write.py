@@ -61,6 +61,8 @@ def _written(architecture: Architecture, kind: ModelType) -> dict[str, Any]:
         config[key] = getattr(architecture, field)
     if "use_qk_norm" in config:
         config["use_qk_norm"] = architecture.qk_norm == "per_head"
+    if "num_nextn_predict_layers" in config:
+        config["num_nextn_predict_layers"] = architecture.num_nextn_predict_layers
     if kind.attention == "mla":
         config["num_key_value_heads"] = architecture.num_attention_heads
     else:

@@ -271,6 +271,7 @@ def _refuse(model: Architecture) -> None:
         ("attention_sinks", model.attention_sinks and latent, "its sinks are for plain attention"),
         ("attention_output_bias", model.attention_output_bias, "it has biases in all linear layers or none"),
         ("dense_ffn_bias", model.dense_ffn_bias, "it has biases in all linear layers or none"),
+        ("num_nextn_predict_layers", model.num_nextn_predict_layers > 0, "its multi-token prediction is not written"),
         ("expert_bias", model.expert_bias, "it has biases in all linear layers or none"),
         ("router_bias", model.router_bias, "it has biases in all linear layers or none"),
         ("rope_theta", model.rope_theta % 1 != 0, "its rotary base is a whole number"),

@@ -150,6 +150,12 @@ def _refuse(run: Run) -> None:
         ("model.qk_norm", model.qk_norm, model.qk_norm == "full_width", "its norms of queries and keys are per head"),
         ("model.moe_output_norm", True, model.moe_output_norm, "its blocks have no norm after the experts"),
         ("model.attention_sinks", True, model.attention_sinks, "its attention has no sinks"),
+        (
+            "model.num_nextn_predict_layers",
+            model.num_nextn_predict_layers,
+            model.num_nextn_predict_layers > 0,
+            "it has no multi-token prediction",
+        ),
         ("model.shared_expert_gate", True, model.shared_expert_gate, "its shared experts have no gate"),
         *(
             (f"model.{key}", True, getattr(model, key), no_bias)

@@ -1,23 +1,25 @@
 """Routing and dispatch: every way equals the plain loop, at every edge, forward and backward."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer_small.architecture import Architecture
-from trainer_small.dispatch import apply_experts
+from trainer_small.dispatch import Dispatch, apply_experts
+from trainer_small.expert_exchange import ExpertExchange
 from trainer_small.router import Router
 from trainer_small.router_load import router_load
 
 MakeArchitecture = Callable[..., Architecture]
 
 
-def _outputs(dispatch, x, indices, weights, gate_up, down, probe):
+def _outputs(dispatch, x, indices, weights, gate_up, down, probe, apply=apply_experts):
     leaves = [part.detach().clone().requires_grad_() for part in (x, weights, gate_up, down)]
-    out = apply_experts(leaves[0], indices, leaves[1], leaves[2], leaves[3], dispatch)
+    out = apply(leaves[0], indices, leaves[1], leaves[2], leaves[3], dispatch)
     return out, *torch.autograd.grad((out * probe).sum(), leaves)
 
 
@@ -35,37 +37,60 @@ def _case(tokens: int, k: int, experts: int, dtype: torch.dtype, seed: int, size
     )
 
 
+@pytest.mark.parametrize("dispatch", ["sorted", "grouped"])
 @given(st.integers(1, 40), st.integers(1, 6), st.data(), st.integers(0, 2**20))
 @settings(max_examples=60, deadline=None)
-def test_sorted_dispatch_equals_the_loop(tokens: int, experts: int, data: st.DataObject, seed: int) -> None:
+def test_every_dispatch_equals_the_loop(
+    dispatch: Dispatch, tokens: int, experts: int, data: st.DataObject, seed: int
+) -> None:
     k = data.draw(st.integers(1, experts))
     case = _case(tokens, k, experts, torch.float64, seed, size=data.draw(st.integers(1, 9)))
-    for ours, truth in zip(_outputs("sorted", *case), _outputs("loop", *case), strict=True):
+    for ours, truth in zip(_outputs(dispatch, *case), _outputs("loop", *case), strict=True):
         torch.testing.assert_close(ours, truth)
 
 
 @pytest.mark.parametrize("dispatch", ["sorted", "grouped"])
-@pytest.mark.parametrize("edge", ["all to one expert", "an expert with no token", "one token"])
-def test_edges_of_routing(dispatch: str, edge: str) -> None:
-    x, indices, weights, gate_up, down, probe = _case(24, 1, 4, torch.float32, 0)
+@pytest.mark.parametrize("edge", ["all to one expert", "an expert with no token", "every expert", "one token"])
+def test_edges_of_routing(dispatch: Dispatch, edge: str) -> None:
+    k = 4 if edge == "every expert" else 1
+    x, indices, weights, gate_up, down, probe = _case(24, k, 4, torch.float64, 0)
     if edge == "all to one expert":
         indices = torch.full_like(indices, 2)
     elif edge == "an expert with no token":
         indices = indices.clamp_min(1)
-    else:
+    elif edge == "one token":
         x, indices, weights, probe = x[:1], indices[:1], weights[:1], probe[:1]
     case = (x, indices, weights, gate_up, down, probe)
     for ours, truth in zip(_outputs(dispatch, *case), _outputs("loop", *case), strict=True):
-        torch.testing.assert_close(ours, truth, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(ours, truth)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_grouped_dispatch_equals_the_loop(dtype: torch.dtype) -> None:
-    case = _case(50, 3, 5, dtype, 1)
+@pytest.mark.parametrize("size", [8, 5])  # the kernel takes rows of whole 16 bytes alone
+def test_the_grouped_kernel_equals_the_loop(dtype: torch.dtype, size: int) -> None:
+    case = _case(50, 3, 5, dtype, 1, size)
     tolerance = 1e-6 if dtype == torch.float32 else 0.02
     for ours, truth in zip(_outputs("grouped", *case), _outputs("loop", *case), strict=True):
         assert ours.dtype == dtype
         assert (ours - truth).norm() < tolerance * truth.norm()
+
+
+@pytest.fixture
+def group() -> Iterator[dist.ProcessGroup]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield dist.group.WORLD
+    dist.destroy_process_group()
+
+
+@pytest.mark.parametrize("tokens", [7, 0])
+@pytest.mark.parametrize("dispatch", ["sorted", "grouped"])
+def test_experts_behind_an_exchange_are_the_same(group: dist.ProcessGroup, dispatch: Dispatch, tokens: int) -> None:
+    x, indices, weights, gate_up, down, probe = _case(7, 2, 4, torch.float64, 3)
+    case = (x[:tokens], indices[:tokens], weights[:tokens], gate_up, down, probe[:tokens])
+    exchange = ExpertExchange(group, 1).apply_experts
+    ours = _outputs(dispatch, *case, apply=exchange)
+    for own, truth in zip(ours, _outputs("loop", *case), strict=True):
+        torch.testing.assert_close(own, truth)
 
 
 def _router(architecture: Architecture) -> Router:
@@ -122,6 +147,18 @@ def test_the_auxiliary_loss_is_one_when_even_and_k_times_more_when_not(tiny_arch
         router.weight[1] = 100.0
     loss = router(torch.ones(8, 32)).loss
     assert loss is not None and loss.item() == pytest.approx(4.0)
+
+
+def test_the_sequence_loss_sees_what_the_batch_hides(tiny_architecture: MakeArchitecture) -> None:
+    router = Router(tiny_architecture(router_score_function="softmax", experts_per_token=1))
+    with torch.no_grad():
+        router.weight.copy_(100 * torch.eye(4, 32))
+    x = torch.eye(4, 32).repeat_interleave(3, 0)  # each sequence has an expert of its own
+    router.auxiliary_loss_weight = 1.0
+    assert router(x, 4).loss.item() == pytest.approx(1.0)
+    router.auxiliary_loss_weight, router.sequence_loss_weight = 0.0, 0.5
+    assert router(x, 4).loss.item() == pytest.approx(0.5 * 4.0)
+    assert router(x, 1).loss.item() == pytest.approx(0.5 * 1.0)
 
 
 def test_the_z_loss_is_the_squared_log_partition(tiny_architecture: MakeArchitecture) -> None:

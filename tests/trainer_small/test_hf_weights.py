@@ -35,12 +35,26 @@ MLA = {
 }
 MODELS: dict[str, dict[str, Any]] = {
     "llama": {"num_key_value_heads": 2, "dense_ffn_size": 40},
+    "llama with biases": {
+        "dense_ffn_size": 40,
+        "attention_bias": True,
+        "attention_output_bias": True,
+        "dense_ffn_bias": True,
+    },
+    "qwen3": {"num_key_value_heads": 2, "head_dim": 10, "dense_ffn_size": 40, "qk_norm": "per_head"},
     "mixtral": EXPERTS | {"num_key_value_heads": 2},
     "qwen3_moe": EXPERTS | {"num_key_value_heads": 2, "head_dim": 12, "qk_norm": "per_head", "router_normalize": True},
     "olmoe": EXPERTS | {"qk_norm": "full_width", "router_normalize": False},
     "qwen2_moe": EXPERTS | {"num_shared_experts": 1, "shared_expert_gate": True, "router_normalize": False},
     "deepseek_v3": EXPERTS | MLA | {"q_lora_rank": 12},
+    "glm4_moe": EXPERTS
+    | {key: value for key, value in MLA.items() if "head_dim" not in key and key not in ("attention", "kv_lora_rank")}
+    | {"num_key_value_heads": 2, "head_dim": 12, "qk_norm": "per_head", "attention_bias": True},
+    "deepseek_v3 with biases, tied": EXPERTS
+    | MLA
+    | {"q_lora_rank": 12, "attention_bias": True, "attention_output_bias": True, "tied_embeddings": True},
     "deepseek_v3 with direct queries": EXPERTS | MLA | {"q_lora_rank": None},
+    "deepseek_v3 with multi-token prediction": EXPERTS | MLA | {"q_lora_rank": 12, "num_nextn_predict_layers": 1},
     "deepseek_v2": EXPERTS
     | MLA
     | {
@@ -73,7 +87,11 @@ def _open_with_transformers(architecture: Architecture, weights: dict[str, torch
     model, loading = transformers.AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
     )
-    assert not loading["missing_keys"] and not loading["unexpected_keys"] and not loading["mismatched_keys"]
+    assert not loading["missing_keys"] and not loading["mismatched_keys"]
+    # transformers has no class for the layers beyond the last; vLLM reads them by these names.
+    further = f"model.layers.{architecture.num_layers}."
+    assert all(key.startswith(further) for key in loading["unexpected_keys"])
+    assert bool(loading["unexpected_keys"]) == (architecture.num_nextn_predict_layers > 0)
     return model.eval()
 
 

@@ -15,6 +15,7 @@ from trainer_small.attention import Positions, attend
 from trainer_small.loss import linear_cross_entropy
 from trainer_small.model import Model, params_by_role
 from trainer_small.norm import RMSNorm
+from trainer_small.objective import training_loss
 from trainer_small.rotary import rotary_table, rotate
 
 MakeArchitecture = Callable[..., Architecture]
@@ -30,7 +31,10 @@ def architectures(draw: st.DrawFn) -> Architecture:
         "num_attention_heads": kv_heads * groups,
         "tied_embeddings": draw(st.booleans()),
         "attention_bias": draw(st.booleans()),
+        "attention_output_bias": draw(st.booleans()),
+        "dense_ffn_bias": draw(st.booleans()),
         "dense_ffn_size": draw(st.integers(1, 40)),
+        "num_nextn_predict_layers": draw(st.integers(0, 2)),
     }
     if draw(st.booleans()):
         data |= {
@@ -58,9 +62,13 @@ def architectures(draw: st.DrawFn) -> Architecture:
             "num_shared_experts": draw(st.integers(0, 2)),
             "expert_ffn_size": draw(st.integers(1, 20)),
             "shared_expert_ffn_size": draw(st.integers(1, 20)),
-            "num_dense_layers": draw(st.integers(0, data["num_layers"])),
+            "num_dense_layers": (leading := draw(st.integers(0, data["num_layers"]))),
+            "other_dense_layers": tuple(
+                draw(st.sets(st.integers(leading, data["num_layers"]), max_size=2)) - {data["num_layers"]}
+            ),
             "moe_output_norm": draw(st.booleans()),
             "router_selection_bias": draw(st.booleans()),
+            "router_bias": draw(st.booleans()),
         }
         data["shared_expert_gate"] = data["num_shared_experts"] > 0 and draw(st.booleans())
     return Architecture.parse(data, "drawn")
@@ -72,7 +80,8 @@ def test_the_modules_have_exactly_the_parameters_that_the_architecture_counts(ar
     with torch.device("meta"):
         model = Model(architecture)
     assert params_by_role(model) == architecture.params_by_role()
-    assert sum(parameter.numel() for parameter in model.parameters()) == architecture.params_total
+    built = sum(parameter.numel() for parameter in model.parameters())
+    assert built == architecture.params_total + architecture.multi_token_params
 
 
 @given(architectures())
@@ -86,9 +95,16 @@ def test_the_modules_do_exactly_the_flops_that_the_architecture_counts(architect
     with FlopCounterMode(display=False) as counter:
         model.logits(torch.zeros(2, length, dtype=torch.int64))
     assert counter.get_total_flops() * 3 == 2 * length * architecture.flops_per_token(length, causal=False)
+    hidden = torch.zeros(2 * length, architecture.hidden_size)
+    for depth in range(1, architecture.num_nextn_predict_layers + 1):
+        with FlopCounterMode(display=False) as counter:
+            hidden, _ = model.look_further(hidden, torch.zeros(2, length, dtype=torch.int64), depth)
+            F.linear(hidden, model.head)
+        one = architecture.multi_token_flops_per_token(length, causal=False) // architecture.num_nextn_predict_layers
+        assert counter.get_total_flops() * 3 == 2 * length * one
 
 
-@pytest.mark.parametrize("key", ["attention_sinks", "expert_bias", "router_bias", "attention_output_bias"])
+@pytest.mark.parametrize("key", ["attention_sinks", "expert_bias"])
 def test_what_is_not_built_is_refused(tiny_architecture: MakeArchitecture, key: str) -> None:
     with pytest.raises(UserError, match=key):
         Model(tiny_architecture(**{key: True}))
@@ -182,6 +198,32 @@ def test_chunked_cross_entropy_equals_the_plain_loss(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(ours, plain)
     expected = torch.autograd.grad(plain * 3, (hidden, head))
     torch.testing.assert_close(torch.autograd.grad(ours * 3, (hidden, head)), expected)
+
+
+def test_further_tokens_are_predicted_from_what_comes_before_them(tiny_architecture: MakeArchitecture) -> None:
+    torch.manual_seed(0)
+    model = Model(tiny_architecture(num_nextn_predict_layers=2))
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    windows = torch.randint(0, 512, (3, 12))
+    loss, objective = training_loss(model, windows, multi_token_weight=0.6)
+    plain = F.cross_entropy(model.logits(windows[:, :-1]).flatten(0, 1), windows[:, 1:].reshape(-1))
+    torch.testing.assert_close(loss, plain)
+
+    # Place by place: the prediction of token i + 3 from the states at i and tokens up to i + 2.
+    hidden = model(windows[:, :11])[0].view(3, 11, -1)
+    first = model.look_further(hidden[:, :10].flatten(0, 1), windows[:, 1:11], 1)[0].view(3, 10, -1)
+    second = model.look_further(first[:, :9].flatten(0, 1), windows[:, 2:11], 2)[0].view(3, 9, -1)
+    logits = [F.linear(states, model.head).flatten(0, 1) for states in (first, second)]
+    further = [F.cross_entropy(one, windows[:, skip:].reshape(-1)) for one, skip in zip(logits, (2, 3), strict=True)]
+    torch.testing.assert_close(objective, plain + 0.6 * (further[0] + further[1]) / 2)
+
+    changed = windows.clone()
+    changed[:, 8:] = 1  # what lies further on changes no earlier prediction
+    hidden_too = model(changed[:, :11])[0].view(3, 11, -1)
+    first_too = model.look_further(hidden_too[:, :10].flatten(0, 1), changed[:, 1:11], 1)[0].view(3, 10, -1)
+    torch.testing.assert_close(first_too[:, :7], first[:, :7])
+    assert not torch.allclose(first_too[:, 7], first[:, 7])
 
 
 def test_bfloat16_stays_near_float32(tiny_architecture: MakeArchitecture) -> None:

@@ -1,0 +1,127 @@
+"""The road of the text: tokenizing into shards (speed, and memory that does not grow), and reading windows for a GPU.
+
+The text is the standard library's sources, over and over with a number in front. Each size runs in a process of its
+own, so that peak memory is its own: python benchmarks/data_speed.py [--megabytes 32,128,512] [--vocab-size 8192]
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
+from scaling.console import print_table, say
+from trainer_small.memory import peak_memory_bytes
+from trainer_small.numerics import processor_name
+from trainer_small.token_reader import TokenReader
+from trainer_small.tokens import END_OF_TEXT, prepare_tokens
+
+NEEDED = 2_000_000
+"""Tokens a second that the fastest proxy of one GPU takes (11M active parameters)."""
+
+
+def sources() -> list[str]:
+    root = Path(sysconfig.get_paths()["stdlib"])
+    paths = sorted(
+        path for path in root.rglob("*.py") if "site-packages" not in path.parts and "test" not in path.parts
+    )
+    return [path.read_text(encoding="utf-8", errors="ignore") for path in paths]
+
+
+def documents(megabytes: int) -> Iterator[str]:
+    texts, done, number = sources(), 0, 0
+    while done < megabytes * 10**6:
+        text = f"# {number}\n{texts[number % len(texts)]}"
+        yield text
+        done, number = done + len(text), number + 1
+
+
+def write_corpus(folder: Path, megabytes: int) -> None:
+    for split, size in (("train", megabytes), ("validation", 1)):
+        with (folder / f"{split}.jsonl").open("w", encoding="utf-8") as handle:
+            for number, text in enumerate(documents(size)):
+                handle.write(json.dumps({"id": f"{split}-{number}", "source": "stdlib", "text": text}) + "\n")
+
+
+def train_tokenizer(path: Path, vocab_size: int) -> None:
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=[END_OF_TEXT],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(documents(8), trainer)
+    tokenizer.save(str(path))
+
+
+def measure_one(folder: Path, tokenizer: Path) -> dict[str, float]:
+    before = peak_memory_bytes()
+    started = time.perf_counter()
+    manifest = prepare_tokens(folder, tokenizer, folder / "tokens")
+    seconds = time.perf_counter() - started
+    out = {"tokenize_mb_s": manifest.train.bytes / seconds / 1e6, "tokenize_mb": (peak_memory_bytes() - before) / 1e6}
+    out |= {"tokens": float(manifest.train.tokens), "shards": float(len(manifest.train.shards))}
+    for length, rows in ((2048, 32), (128, 512)):
+        reader = TokenReader(folder / "tokens", length, seed=0)
+        started = time.perf_counter()
+        reader.batch(0, 1)  # shuffles the epoch
+        out[f"shuffle_{length}"] = time.perf_counter() - started
+        started, batches = time.perf_counter(), 20
+        for batch in range(batches):
+            reader.batch(batch * rows, rows)
+        out[f"read_{length}"] = batches * rows * length / (time.perf_counter() - started)
+    out["all_mb"] = (peak_memory_bytes() - before) / 1e6
+    return out
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--megabytes", default="32,128,512")
+    parser.add_argument("--vocab-size", type=int, default=8192)
+    parser.add_argument("--one", nargs=2, metavar=("FOLDER", "TOKENIZER"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(measure_one(Path(options.one[0]), Path(options.one[1]))))
+        return
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        tokenizer = Path(name, "tokenizer.json")
+        train_tokenizer(tokenizer, options.vocab_size)
+        for size in map(int, options.megabytes.split(",")):
+            folder = Path(name, str(size))
+            folder.mkdir()
+            write_corpus(folder, size)
+            command = [sys.executable, __file__, "--one", str(folder), str(tokenizer)]
+            done = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+            rows.append(
+                [
+                    size,
+                    int(done["shards"]),
+                    round(done["tokenize_mb_s"], 1),
+                    round(done["tokenize_mb"]),
+                    round(done["all_mb"]),
+                    *(f"{done[f'read_{length}'] / 1e6:.0f}" for length in (2048, 128)),
+                    *(round(done["shuffle_2048"] * 1e3, 1),),
+                ]
+            )
+            for path in folder.rglob("*.*"):
+                path.unlink()
+    cores = len(os.sched_getaffinity(0))
+    title = f"{processor_name()}, {cores} core(s), {platform.system()}; vocabulary {options.vocab_size:,}"
+    heads = ["text MB", "shards", "MB/s", "peak MB", "+ reading", "Mtok/s 2048", "Mtok/s 128", "shuffle ms"]
+    print_table(heads, rows, title=title)
+    say(f"one GPU takes at most about {NEEDED / 1e6:.0f} million tokens a second; one reader runs on one core")
+
+
+if __name__ == "__main__":
+    main()
