@@ -161,8 +161,10 @@ class RunConfig(RunSpec):
     data: DataConfig
 
     def digest(self) -> str:
-        """sha256 of everything that decides the run's numbers; places, notes and checkpoint times do not."""
+        """sha256 of everything that decides the run's numbers; places, notes and checkpoint times do not, and the
+        micro-batch only their rounding."""
         content = self.model_dump(mode="json", exclude={"data", "purpose", "run_id", "checkpoint_seconds"})
+        del content["training"]["micro_batch_tokens"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

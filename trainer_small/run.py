@@ -1,9 +1,11 @@
 """One run is one folder: ``config.yaml`` in, ``metrics.jsonl``, checkpoints and ``result.json`` out.
 
 ``run_one`` is idempotent: a finished run returns at once, an interrupted or killed one carries on from its last
-checkpoint and ends, on a CPU, with the same bits as an undisturbed one.
+checkpoint and ends, on a CPU, with the same bits as an undisturbed one. One that does not fit into the memory goes on
+with half the micro-batch, which changes the rounding but not the experiment; ``attempts.jsonl`` tells.
 """
 
+import gc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 import torch
 
 from fits.errors import UserError
+from trainer_small.attempts import Attempt, add_attempt, fitted_to_memory, smaller_micro_batch
 from trainer_small.config import RunConfig
 from trainer_small.lock import Busy, locked
 from trainer_small.result import Result, is_final, read_result, write_failure
@@ -44,7 +47,7 @@ def run_one(
     directory = Path(directory)
     config = RunConfig.load(directory / "config.yaml")
     try:
-        with locked(directory):
+        with locked(directory) as hold:
             result = read_result(directory)
             if result and is_final(directory):
                 if result.config_sha256 != config.digest():
@@ -53,7 +56,7 @@ def run_one(
                         "give the changed run a new folder."
                     )
                 return result
-            return _train(directory, config, on_progress, stop)
+            return _train(directory, config, on_progress, lambda: hold.lost or (stop is not None and stop()))
     except Busy:
         raise RunBusy(f"{directory}: another process is training this run; wait for it or stop it.") from None
 
@@ -62,25 +65,40 @@ def _train(
     directory: Path,
     config: RunConfig,
     on_progress: Callable[[RunProgress], None] | None,
-    stop: Callable[[], bool] | None,
+    stop: Callable[[], bool],
 ) -> Result:
-    try:
-        return RunLoop(directory, config, on_progress, stop).train()
-    except Exception as error:
-        fault = _user_error(directory, error)
-        with suppress(OSError):  # a full disk takes not even the reason
-            write_failure(directory, config, str(fault or f"{type(error).__name__}: {error}"))
-        if fault is None:
-            raise
-        raise fault from None
+    while True:
+        fitted = fitted_to_memory(directory, config)
+        try:
+            return RunLoop(directory, fitted, on_progress, stop).train()
+        except Exception as error:
+            smaller = smaller_micro_batch(fitted.training) if _is_out_of_memory(error) else None
+            if smaller is None:
+                _fail(directory, config, error)
+        # Here, where the error and the model it holds are gone.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        add_attempt(directory, Attempt(outcome="out of memory", micro_batch_tokens=smaller))
+
+
+def _fail(directory: Path, config: RunConfig, error: Exception) -> None:
+    fault = _user_error(directory, error)
+    with suppress(OSError):  # a full disk takes not even the reason
+        write_failure(directory, config, str(fault or f"{type(error).__name__}: {error}"))
+    raise (fault or error) from None
 
 
 def _user_error(directory: Path, error: Exception) -> UserError | None:
     """What the user can mend, in a sentence; None when the fault is ours."""
     if isinstance(error, UserError):
         return error
+    if _is_out_of_memory(error):
+        return UserError(f"{directory}: out of memory with one sequence at a time; give the run more, or shrink it.")
     if isinstance(error, OSError):
         return UserError(f"{error.filename or directory}: {error.strerror}; mend it and run the same command again.")
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return UserError(f"{directory}: out of memory; make training.micro_batch_tokens smaller than the batch.")
     return None
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
