@@ -5,6 +5,7 @@ from typing import Literal
 
 from fits.files import write_text
 from fits.schema import Schema
+from trainer_small.checkpoint_files import checkpoints
 from trainer_small.config import RunConfig, TrainingConfig
 from trainer_small.metrics import append_metrics, read_metrics
 from trainer_small.result import read_result, result_path
@@ -58,7 +59,7 @@ def try_again_if_diverged(directory: Path, retries: int) -> bool:
     if before >= retries:
         return False
     add_attempt(directory, Attempt(outcome="diverged", step=result.step, reason=result.reason))
-    for checkpoint in directory.glob("checkpoint-*.pt"):
+    for checkpoint in [*checkpoints(directory, "checkpoint"), *checkpoints(directory, "kept")]:
         checkpoint.unlink(missing_ok=True)
     write_text(directory / "metrics.jsonl", "")
     result_path(directory).unlink(missing_ok=True)

@@ -1,6 +1,6 @@
-"""Checkpoints: written whole, named by step and content hash, the last two kept, damaged ones passed over."""
+"""Checkpoints: written whole, named by step and content hash, the last two (and what is kept) stay, damaged ones
+are passed over."""
 
-import hashlib
 import os
 import tempfile
 from pathlib import Path
@@ -9,8 +9,17 @@ from typing import Any
 import torch
 
 from fits.errors import UserError
+from trainer_small.checkpoint_files import (
+    Kind,
+    checkpoint_path,
+    checkpoints,
+    content_digest,
+    is_intact,
+    kept_checkpoints,
+    step_of,
+)
 
-_KEPT = 2
+_LAST = 2
 
 
 def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
@@ -19,6 +28,44 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
     Raises:
         UserError: the disk is full or not writable; earlier checkpoints are left as they are.
     """
+    path = _write(directory, "checkpoint", step, state)
+    for old in checkpoints(directory, "checkpoint")[_LAST:]:
+        old.unlink(missing_ok=True)
+    return path
+
+
+def keep_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
+    """Write ``kept-<step>-<hash>.pt``, which is never removed; one that is there and intact is left as it is.
+
+    Raises:
+        UserError: the disk is full or not writable.
+    """
+    for path in kept_checkpoints(directory, step):
+        if is_intact(path):
+            return path
+    return _write(directory, "kept", step, state)
+
+
+def load_checkpoint(directory: Path, device: torch.device) -> dict[str, Any] | None:
+    """The newest checkpoint whose content is what its name says; ``None`` when there is none."""
+    found = checkpoints(directory, "checkpoint") + checkpoints(directory, "kept")
+    for path in sorted(found, key=step_of, reverse=True):
+        if is_intact(path):
+            return read_checkpoint(path, device)
+    return None
+
+
+def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
+    return torch.load(path, map_location=device, weights_only=True)
+
+
+def remove_partial_checkpoints(directory: Path) -> None:
+    """Remove what a killed process left half written."""
+    for path in directory.glob(".checkpoint.*"):
+        path.unlink(missing_ok=True)
+
+
+def _write(directory: Path, kind: Kind, step: int, state: dict[str, Any]) -> Path:
     try:
         descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".checkpoint.")
         try:
@@ -27,8 +74,8 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
                 handle.flush()
                 os.fsync(handle.fileno())
                 handle.seek(0)
-                digest = hashlib.file_digest(handle, "sha256").hexdigest()[:16]
-            path = directory / f"checkpoint-{step:09d}-{digest}.pt"
+                digest = content_digest(handle)
+            path = checkpoint_path(directory, kind, step, digest)
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:
@@ -40,26 +87,4 @@ def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
             f"{directory}: the checkpoint of step {step} cannot be written ({reason}); "
             "free some space and run the same command again."
         ) from None
-    for old in _newest_first(directory)[_KEPT:]:
-        old.unlink(missing_ok=True)
     return path
-
-
-def load_checkpoint(directory: Path, device: torch.device) -> dict[str, Any] | None:
-    """The newest checkpoint whose content is what its name says; ``None`` when there is none."""
-    for path in _newest_first(directory):
-        with path.open("rb") as handle:
-            intact = hashlib.file_digest(handle, "sha256").hexdigest()[:16] == path.stem.rsplit("-", 1)[1]
-        if intact:
-            return torch.load(path, map_location=device, weights_only=True)
-    return None
-
-
-def remove_partial_checkpoints(directory: Path) -> None:
-    """Remove what a killed process left half written."""
-    for path in directory.glob(".checkpoint.*"):
-        path.unlink(missing_ok=True)
-
-
-def _newest_first(directory: Path) -> list[Path]:
-    return sorted(directory.glob("checkpoint-*-*.pt"), reverse=True)

@@ -10,6 +10,8 @@ from fits.schema import Count, Schema
 from trainer_small.architecture import Architecture
 from trainer_small.supported import why_not_trainable
 
+_NOT_THE_NUMBERS = ("data", "purpose", "run_id", "checkpoint_seconds", "saved_at", "trunk")
+
 
 class DataConfig(Schema):
     tokens: str
@@ -30,6 +32,9 @@ class TrainingConfig(Schema):
     schedule: Literal["wsd", "cosine"] = "wsd"
     """Warm-up, then constant with a 1 - sqrt decay at the end (arXiv 2405.18392), or one cosine."""
     warmup_fraction: float = 0.05
+    """Share of the steps that warm up, unless ``warmup_tokens`` says how long."""
+    warmup_tokens: Count | None = None
+    """Warm-up of the same length at every horizon: what a trunk and its branches need."""
     decay_fraction: float = 0.2
     """Share of the steps that decay (WSD only)."""
     final_learning_rate_fraction: float = 0.0
@@ -62,6 +67,27 @@ class TrainingConfig(Schema):
         """Tokens the run sees: whole steps only."""
         return self.steps * self.batch_tokens
 
+    @property
+    def warmup_steps(self) -> int:
+        if self.warmup_tokens is not None:
+            return self.step_at(self.warmup_tokens)
+        return round(self.warmup_fraction * self.steps)
+
+    @property
+    def decay_start(self) -> int:
+        """Step before which nothing depends on the horizon: the end of the constant stretch, or of the warm-up."""
+        if self.schedule == "cosine":
+            return self.warmup_steps
+        return self.steps - round(self.decay_fraction * self.steps)
+
+    def step_at(self, tokens: int) -> int:
+        """Optimizer steps after which a run has seen ``tokens``, to the nearest step."""
+        return round(tokens / self.batch_tokens)
+
+    def tokens_at(self, step: int) -> int:
+        """Tokens seen after ``step`` optimizer steps."""
+        return step * self.batch_tokens
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         for key in ("tokens", "sequence_length", "batch_tokens", "learning_rate"):
@@ -74,9 +100,15 @@ class TrainingConfig(Schema):
             if not 0 <= getattr(self, key) < 1:
                 raise ValueError(f"{key} is {getattr(self, key)}; it must be at least 0 and below 1")
         for key in ("weight_decay", "grad_clip", "balancing_rate", "router_z_loss"):
-            if getattr(self, key) < 0:
-                raise ValueError(f"{key} is {getattr(self, key)}; it must not be negative")
-        if self.schedule == "wsd" and self.warmup_fraction + self.decay_fraction > 1:
+            _not_negative(self, key)
+        if self.warmup_tokens is not None:
+            _not_negative(self, "warmup_tokens")
+            if self.warmup_steps > self.decay_start:
+                raise ValueError(
+                    f"warmup_tokens {self.warmup_tokens} and decay_fraction {self.decay_fraction} "
+                    f"together are above tokens {self.tokens}; lower one"
+                )
+        elif self.schedule == "wsd" and self.warmup_fraction + self.decay_fraction > 1:
             raise ValueError(
                 f"warmup_fraction {self.warmup_fraction} and decay_fraction {self.decay_fraction} "
                 "together are above 1; lower one"
@@ -105,9 +137,17 @@ class EvaluationConfig(Schema):
     def _check(self) -> Self:
         if self.validation_bytes is not None:
             _above_zero(self, "validation_bytes")
-        if self.earlier_points < 0:
-            raise ValueError(f"earlier_points is {self.earlier_points}; it must not be negative")
+        _not_negative(self, "earlier_points")
         return self
+
+
+class Trunk(Schema):
+    """Where a run leaves another: it takes that run's whole state there instead of training up to it."""
+
+    run_id: str
+    """The trunk's folder beside this run's."""
+    tokens: Count
+    """Tokens after which the branch leaves: one of the trunk's ``saved_at``, before either's decay."""
 
 
 class RunSpec(Schema):
@@ -123,19 +163,40 @@ class RunSpec(Schema):
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Type of the matrix products; parameters, router, norms' statistics and loss stay in float32."""
     checkpoint_seconds: float = 60.0
+    saved_at: tuple[Count, ...] = ()
+    """Tokens after which the whole state is kept for good, so that branches can leave there; before the decay."""
+    trunk: Trunk | None = None
+    """The run that this one is a branch of; its end is that of an independent run, bit for bit on a CPU."""
 
     @property
     def train_flops(self) -> int:
-        """Training FLOPs of the run: causal attention, head in."""
-        per_token = self.architecture.flops_per_token(self.training.sequence_length)
-        return per_token * self.training.tokens_trained
+        """Training FLOPs of the whole horizon: causal attention, head in."""
+        return self._flops_per_token * self.training.tokens_trained
+
+    @property
+    def first_step(self) -> int:
+        """Steps that a trunk has done for this run; 0 when it has none."""
+        return self.training.step_at(self.trunk.tokens) if self.trunk else 0
+
+    @property
+    def tokens_spent(self) -> int:
+        """Tokens this run trains on itself: a branch's own part of the horizon."""
+        return self.training.tokens_trained - self.training.tokens_at(self.first_step)
+
+    @property
+    def train_flops_spent(self) -> int:
+        """Training FLOPs of ``tokens_spent``: what the run adds to the bill."""
+        return self._flops_per_token * self.tokens_spent
+
+    @property
+    def _flops_per_token(self) -> int:
+        return self.architecture.flops_per_token(self.training.sequence_length)
 
     @model_validator(mode="after")
     def _check_run(self) -> Self:
         if not self.run_id or self.run_id != self.run_id.strip("./ ") or "/" in self.run_id:
             raise ValueError(f"run_id '{self.run_id}' must be a plain folder name")
-        if self.seed < 0:
-            raise ValueError(f"seed is {self.seed}; it must not be negative")
+        _not_negative(self, "seed")
         if self.checkpoint_seconds <= 0:
             raise ValueError(f"checkpoint_seconds is {self.checkpoint_seconds}; it must be above 0")
         architecture, training = self.architecture, self.training
@@ -151,7 +212,22 @@ class RunSpec(Schema):
                 "parametrization 'mup' gives the embedding and the head different rates, so tied_embeddings "
                 "must be false; untie them or choose 'standard'"
             )
+        self._check_branching()
         return self
+
+    def _check_branching(self) -> None:
+        points = {f"saved_at {tokens}": tokens for tokens in self.saved_at}
+        if self.trunk is not None:
+            if self.trunk.run_id == self.run_id:
+                raise ValueError(f"trunk.run_id is the run's own '{self.run_id}'; name another run")
+            points[f"trunk.tokens {self.trunk.tokens}"] = self.trunk.tokens
+        start = self.training.decay_start
+        for name, tokens in points.items():
+            if not 0 < self.training.step_at(tokens) <= start:
+                raise ValueError(
+                    f"{name} must lie above 0 and not inside the decay, which starts at "
+                    f"{self.training.tokens_at(start)} tokens of run '{self.run_id}'; move it or lower decay_fraction"
+                )
 
 
 class RunConfig(RunSpec):
@@ -161,9 +237,9 @@ class RunConfig(RunSpec):
     data: DataConfig
 
     def digest(self) -> str:
-        """sha256 of everything that decides the run's numbers; places, notes and checkpoint times do not, and the
+        """sha256 of everything that decides the run's numbers; places, notes and what is saved when do not, and the
         micro-batch only their rounding."""
-        content = self.model_dump(mode="json", exclude={"data", "purpose", "run_id", "checkpoint_seconds"})
+        content = self.model_dump(mode="json", exclude=set(_NOT_THE_NUMBERS))
         del content["training"]["micro_batch_tokens"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
@@ -171,6 +247,11 @@ class RunConfig(RunSpec):
 def _above_zero(config: Schema, key: str) -> None:
     if getattr(config, key) <= 0:
         raise ValueError(f"{key} is {getattr(config, key)}; it must be above 0")
+
+
+def _not_negative(config: Schema, key: str) -> None:
+    if getattr(config, key) < 0:
+        raise ValueError(f"{key} is {getattr(config, key)}; it must not be negative")
 
 
 def _within_one(config: Schema, key: str) -> None:

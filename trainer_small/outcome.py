@@ -48,7 +48,8 @@ def outcome(
 
 def _counts(training: Training) -> Counts:
     architecture, recipe = training.config.architecture, training.config.training
-    tokens = training.step * recipe.batch_tokens
+    tokens = recipe.tokens_at(training.step)
+    spent = recipe.tokens_at(training.step - training.config.first_step)
     per_token = architecture.flops_per_token(recipe.sequence_length)
     return Counts(
         params_total=architecture.params_total,
@@ -60,6 +61,8 @@ def _counts(training: Training) -> Counts:
         tokens=tokens,
         epochs=training.reader.epochs(tokens),
         train_flops=per_token * tokens,
+        tokens_spent=spent,
+        train_flops_spent=per_token * spent,
         train_bytes=training.reader.text_bytes(tokens),
     )
 
@@ -69,8 +72,8 @@ def _speed(training: Training, counts: Counts, evaluation_seconds: float) -> Spe
     on_gpu = training.device.type == "cuda"
     return Speed(
         wall_seconds=training.seconds + evaluation_seconds,
-        tokens_per_second=counts.tokens / seconds,
-        achieved_flops_per_second=counts.train_flops / seconds,
+        tokens_per_second=counts.tokens_spent / seconds,
+        achieved_flops_per_second=counts.train_flops_spent / seconds,
         peak_memory_bytes=torch.cuda.max_memory_allocated() if on_gpu else peak_memory_bytes(),
     )
 

@@ -10,7 +10,11 @@ Status = Literal["done", "diverged", "failed", "interrupted"]
 
 
 class Counts(Schema):
-    """By the words of the design: trainable parameters, and training FLOPs with causal attention."""
+    """By the words of the design: trainable parameters, and training FLOPs with causal attention.
+
+    ``tokens`` and ``train_flops`` are of the whole horizon; the two ``_spent`` are what this run did itself, which is
+    less for a branch of a trunk.
+    """
 
     params_total: int
     params_active: int
@@ -21,6 +25,8 @@ class Counts(Schema):
     tokens: int
     epochs: float
     train_flops: int
+    tokens_spent: int
+    train_flops_spent: int
     train_bytes: int
     """UTF-8 bytes of the training text seen, at the mean bytes per token of the training split."""
 

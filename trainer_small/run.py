@@ -9,6 +9,7 @@ import gc
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
@@ -18,6 +19,7 @@ from trainer_small.config import RunConfig
 from trainer_small.lock import Busy, locked
 from trainer_small.result import Result, is_final, read_result, write_failure
 from trainer_small.run_loop import RunLoop, RunProgress
+from trainer_small.trunk import TrunkNotReady
 
 
 class RunBusy(UserError):
@@ -43,6 +45,7 @@ def run_one(
     Raises:
         UserError: the config, tokens or device are wrong, another process has the run, or the disk is full;
             apart from a busy run the reason is kept in ``result.json`` as ``failed``.
+        TrunkNotReady: the run is a branch whose trunk is not that far yet; nothing is written.
     """
     directory = Path(directory)
     config = RunConfig.load(directory / "config.yaml")
@@ -71,6 +74,8 @@ def _train(
         fitted = fitted_to_memory(directory, config)
         try:
             return RunLoop(directory, fitted, on_progress, stop).train()
+        except TrunkNotReady:
+            raise
         except Exception as error:
             smaller = smaller_micro_batch(fitted.training) if _is_out_of_memory(error) else None
             if smaller is None:
@@ -82,7 +87,7 @@ def _train(
         add_attempt(directory, Attempt(outcome="out of memory", micro_batch_tokens=smaller))
 
 
-def _fail(directory: Path, config: RunConfig, error: Exception) -> None:
+def _fail(directory: Path, config: RunConfig, error: Exception) -> NoReturn:
     fault = _user_error(directory, error)
     with suppress(OSError):  # a full disk takes not even the reason
         write_failure(directory, config, str(fault or f"{type(error).__name__}: {error}"))

@@ -4,12 +4,19 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from fits.errors import UserError
-from trainer_small.checkpoint import load_checkpoint, remove_partial_checkpoints, save_checkpoint
+from trainer_small.checkpoint import (
+    keep_checkpoint,
+    load_checkpoint,
+    read_checkpoint,
+    remove_partial_checkpoints,
+    save_checkpoint,
+)
 from trainer_small.config import RunConfig
 from trainer_small.evaluate import Evaluation, evaluate
 from trainer_small.memory import reset_peak_memory
@@ -20,6 +27,7 @@ from trainer_small.result import Result, Router, Status, result_path
 from trainer_small.schedule import learning_rate_factor
 from trainer_small.token_reader import TokenReader, ValidationTokens
 from trainer_small.training import Diverged, Training
+from trainer_small.trunk import before_decay_digest, find_trunk_state
 
 _METRIC_LINES = 200
 """Lines of training metrics in a whole run."""
@@ -59,30 +67,34 @@ class RunLoop:
             )
         self.validation = ValidationTokens(tokens, config.evaluation.validation_bytes)
         self.identity = f"{config.digest()} {self.reader.manifest.train.sha256}"
+        self.trunk_identity = f"{before_decay_digest(config)} {self.reader.manifest.train.sha256}"
         self.training = Training(config, self.reader, self.device)
         self.evaluation_seconds = 0.0
         self.points = {training.steps >> shift for shift in range(1, config.evaluation.earlier_points + 1)} - {0}
+        self.kept = {training.step_at(tokens) for tokens in config.saved_at}
+        self.every = max(1, training.steps // _METRIC_LINES)
 
     def train(self) -> Result:
         self._resume()
         training = self.training
         steps = self.config.training.steps
-        every = max(1, steps // _METRIC_LINES)
         last_checkpoint = last_progress = time.monotonic()
         try:
             while training.step < steps:
                 training.advance()
-                if training.step % every == 0 or training.step == steps:
-                    self._record(every)
+                if training.step % self.every == 0 or training.step == steps:
+                    self._record(training.step)
                 if training.step in self.points and training.step < steps:
                     self._evaluate()
+                if training.step in self.kept:
+                    keep_checkpoint(self.directory, training.step, self._state())
                 now = time.monotonic()
                 if self.on_progress and now - last_progress > _PROGRESS_SECONDS:
                     last_progress = now
                     self.on_progress(self._progress())
                 stopping = self.stop is not None and training.step < steps and self.stop()
                 if stopping or now - last_checkpoint > self.config.checkpoint_seconds:
-                    self._checkpoint()
+                    save_checkpoint(self.directory, training.step, self._state())
                     last_checkpoint = time.monotonic()
                 if stopping:
                     return self._result("interrupted", None, None)
@@ -92,7 +104,7 @@ class RunLoop:
             result.save(result_path(self.directory))
             return result
         evaluation, load = self._evaluate()
-        self._checkpoint()
+        save_checkpoint(self.directory, steps, self._state())
         result = self._result("done", evaluation, load)
         result.save(result_path(self.directory))
         return result
@@ -109,27 +121,52 @@ class RunLoop:
             self.training.restore(state)
             self.evaluation_seconds = state["evaluation_seconds"]
         truncate_metrics(self.metrics, self.training.step)
+        if state is None and self.config.trunk is not None:
+            self._leave_trunk()
 
-    def _checkpoint(self) -> None:
-        state = self.training.state()
-        state |= {"identity": self.identity, "evaluation_seconds": self.evaluation_seconds}
-        save_checkpoint(self.directory, self.training.step, state)
+    def _leave_trunk(self) -> None:
+        """Take over the trunk's state and tell its part of the story as an independent run would."""
+        path = find_trunk_state(self.directory, self.config)
+        state = read_checkpoint(path, self.device)
+        if state["trunk_identity"] != self.trunk_identity:
+            raise UserError(
+                f"{path} was trained with another config or on other tokens than run {self.config.run_id}; "
+                "make them agree, or train the trunk again in a new folder."
+            )
+        self.training.restore(state | {"seconds": 0.0})
+        truncate_metrics(self.metrics, 0)
+        for step in range(self.every, self.training.step + 1, self.every):
+            self._record(step)
 
-    def _record(self, every: int) -> None:
+    def _state(self) -> dict[str, Any]:
+        return self.training.state() | {
+            "identity": self.identity,
+            "trunk_identity": self.trunk_identity,
+            "evaluation_seconds": self.evaluation_seconds,
+        }
+
+    def _record(self, step: int) -> None:
         training = self.training
         training.settle()
         recipe = self.config.training
+        stretch = slice(max(0, step - self.every), step)
         append_metrics(
             self.metrics,
             {
-                "step": training.step,
-                "tokens": training.step * recipe.batch_tokens,
-                "loss": float(np.mean(training.losses[-every:])),
-                "gradient_norm": float(np.mean(training.gradient_norms[-every:])),
-                "learning_rate": recipe.learning_rate * learning_rate_factor(recipe, training.step - 1),
+                "step": step,
+                "tokens": recipe.tokens_at(step),
+                "loss": float(np.mean(training.losses[stretch])),
+                "gradient_norm": float(np.mean(training.gradient_norms[stretch])),
+                "learning_rate": recipe.learning_rate * learning_rate_factor(recipe, step - 1),
                 "seconds": round(training.seconds, 3),
+                "tokens_per_second": round(self._tokens_per_second(), 1),
             },
         )
+
+    def _tokens_per_second(self) -> float:
+        """Of this run itself, without what a trunk did for it."""
+        own = self.config.training.tokens_at(self.training.step - self.config.first_step)
+        return own / max(self.training.seconds, 1e-9)
 
     def _evaluate(self) -> tuple[Evaluation, Router | None]:
         started = time.perf_counter()
@@ -142,7 +179,7 @@ class RunLoop:
             self.metrics,
             {
                 "step": step,
-                "tokens": step * recipe.batch_tokens,
+                "tokens": recipe.tokens_at(step),
                 "validation_loss": evaluation.all.loss,
                 "bits_per_byte": evaluation.all.bits_per_byte,
                 "loss_standard_error": evaluation.all.loss_standard_error,
@@ -157,7 +194,7 @@ class RunLoop:
             training.step,
             self.config.training.steps,
             training.losses[-1] if training.losses else float("nan"),
-            training.step * self.config.training.batch_tokens / max(training.seconds, 1e-9),
+            self._tokens_per_second(),
         )
 
     def _result(

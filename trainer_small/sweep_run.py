@@ -134,7 +134,9 @@ def lay_out(
 
 
 def _tasks(out: Path, runs: list[RunSpec]) -> list[Task]:
-    return [Task(out / run.run_id) for run in runs]
+    return [
+        Task(out / run.run_id, out / run.trunk.run_id if run.trunk else None, run.first_step) for run in runs
+    ]
 
 
 def _lay_out_run(directory: Path, config: RunConfig) -> None:
@@ -173,7 +175,12 @@ def _prepare_tokens(
 
 
 def _cost(run: RunSpec) -> float:
-    return run.train_flops + _FIXED_FLOPS_PER_TOKEN * run.training.tokens_trained
+    return run.train_flops_spent + _FIXED_FLOPS_PER_TOKEN * run.tokens_spent
+
+
+def _work_at(run: RunSpec, step: int) -> float:
+    """What the run has cost up to a step; a branch's first steps were its trunk's."""
+    return _cost(run) * (step - run.first_step) / (run.training.steps - run.first_step)
 
 
 class _Follower:
@@ -203,9 +210,7 @@ class _Follower:
                 self._done_before += _cost(run)
         state.event = event
         state.seconds = time.monotonic() - self._started
-        within = sum(
-            _cost(self._runs[name]) * at.step / self._runs[name].training.steps for name, at in state.running.items()
-        )
+        within = sum(_work_at(self._runs[name], at.step) for name, at in state.running.items())
         state.cost_done = self._done_before + within
         if self._progress:
             state.seconds_left = self._left()
@@ -213,8 +218,6 @@ class _Follower:
 
     def _left(self) -> float | None:
         state = self._state
-        earlier = sum(
-            _cost(self._runs[name]) * step / self._runs[name].training.steps for name, step in self._first_step.items()
-        )
+        earlier = sum(_work_at(self._runs[name], step) for name, step in self._first_step.items())
         worked = state.cost_done - self._start_cost - earlier
         return state.seconds * (state.cost - state.cost_done) / worked if worked > 0 else None

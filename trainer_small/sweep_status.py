@@ -1,5 +1,7 @@
 """Where the runs of a folder stand, decided by its files alone; and the run table made of them."""
 
+import json
+import os
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass
@@ -9,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from fits.errors import UserError
 from trainer_small.config import RunConfig
 from trainer_small.lock import is_locked
-from trainer_small.metrics import read_metrics
-from trainer_small.result import Losses, Result, read_result
+from trainer_small.metrics import last_record, read_metrics
+from trainer_small.result import Losses, Result, read_result, result_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,11 +25,17 @@ class RunStatus:
     run_id: str
     status: str
     """done, diverged, failed, running or queued (also: interrupted, to be carried on)."""
-    step: int
-    loss: float | None
+    step: int = 0
+    steps: int | None = None
+    """Of the whole run, once it has written metrics."""
+    loss: float | None = None
     """Validation loss of a finished run, else the last training loss; nats per token."""
-    tokens_per_second: float | None
-    reason: str | None
+    tokens_per_second: float | None = None
+    seconds_left: float | None = None
+    """Of a running one, at its speed so far."""
+    reason: str | None = None
+    attempts: int = 0
+    """Tries that did not end well: out of memory, or diverged and begun again."""
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -49,14 +57,14 @@ class SweepStatus:
 
 
 def sweep_status(out: str | Path, run_ids: list[str] | None = None, *, interrupted: bool = False) -> SweepStatus:
-    """The state of every run folder below ``out``, or of those named.
+    """The state of every run folder below ``out``, or of those named. Cheap: 10,000 runs take about a second.
 
     Raises:
         UserError: there is no run folder.
     """
     out = Path(out)
     names = run_ids if run_ids is not None else [directory.name for directory in run_directories(out)]
-    return SweepStatus(tuple(_status(out / name) for name in names), interrupted)
+    return SweepStatus(tuple(run_status(out / name) for name in names), interrupted)
 
 
 def run_directories(out: str | Path) -> list[Path]:
@@ -65,33 +73,50 @@ def run_directories(out: str | Path) -> list[Path]:
     Raises:
         UserError: there is none.
     """
-    found = sorted(path.parent for path in Path(out).glob("*/config.yaml"))
+    out = Path(out)
+    names = sorted(os.listdir(out)) if out.is_dir() else []
+    found = [out / name for name in names if os.path.exists(f"{out}/{name}/config.yaml")]
     if not found:
         raise UserError(f"{out} holds no runs; start some with: scaling sweep run sweep.yaml --out {out}")
     return found
 
 
-def _status(directory: Path) -> RunStatus:
-    result = read_result(directory)
-    status = _word(directory, result)
-    if result is not None and status == result.status:
-        loss = result.losses.loss if result.losses else None
-        speed = result.speed.tokens_per_second if result.speed else None
-        return RunStatus(directory.name, status, result.step, loss, speed, result.reason)
-    trained = [record for record in read_metrics(directory / "metrics.jsonl") if "loss" in record]
-    if not trained:
-        return RunStatus(directory.name, status, 0, None, None, None)
-    last = trained[-1]
-    speed = last["tokens"] / last["seconds"] if last["seconds"] else None
-    return RunStatus(directory.name, status, last["step"], last["loss"], speed, None)
+def run_status(directory: Path) -> RunStatus:
+    """The state of one run folder."""
+    names = set(os.listdir(directory))
+    attempts = len(read_metrics(directory / "attempts.jsonl")) if "attempts.jsonl" in names else 0
+    result = _outcome(directory) if "result.json" in names else None
+    status = _word(directory, result["status"] if result else None)
+    if result is not None and status == result["status"]:
+        loss = (result.get("losses") or {}).get("loss")
+        speed = (result.get("speed") or {}).get("tokens_per_second")
+        steps = (result["step"], result["steps"])
+        return RunStatus(directory.name, status, *steps, loss, speed, None, result.get("reason"), attempts)
+    last = last_record(directory / "metrics.jsonl", "loss") if "metrics.jsonl" in names else None
+    if last is None:
+        return RunStatus(directory.name, status, attempts=attempts)
+    step, speed = last["step"], last["tokens_per_second"] or None
+    left, steps = None, None
+    if status == "running":
+        steps = RunConfig.load(directory / "config.yaml").training.steps
+        left = (steps - step) * last["tokens"] / step / speed if speed else None
+    return RunStatus(directory.name, status, step, steps, last["loss"], speed, left, attempts=attempts)
 
 
-def _word(directory: Path, result: Result | None) -> str:
-    if result is not None and result.status != "failed":
-        return result.status
+def _outcome(directory: Path) -> dict[str, Any]:
+    """``result.json`` as it is: checking all its values against their types takes ten times as long."""
+    try:
+        return json.loads(result_path(directory).read_bytes())
+    except ValueError:
+        return Result.load(result_path(directory)).model_dump()  # says what is wrong
+
+
+def _word(directory: Path, status: str | None) -> str:
+    if status is not None and status != "failed":
+        return status
     if is_locked(directory):
         return "running"
-    return result.status if result is not None else "queued"
+    return "queued" if status is None else status
 
 
 def sweep_table(out: str | Path) -> "pd.DataFrame":
@@ -110,8 +135,9 @@ def _row(directory: Path) -> dict[str, Any]:
     architecture, training = config.architecture, config.training
     row: dict[str, Any] = {
         "run_id": config.run_id,
-        "status": _word(directory, result),
+        "status": _word(directory, result.status if result else None),
         "purpose": config.purpose,
+        "trunk": config.trunk.run_id if config.trunk else None,
         "seed": config.seed,
     }
     for key in (
@@ -138,6 +164,8 @@ def _row(directory: Path) -> dict[str, Any]:
     return row | {
         "tokens": counts.tokens if counts else training.tokens_trained,
         "train_flops": counts.train_flops if counts else config.train_flops,
+        "tokens_spent": counts.tokens_spent if counts else config.tokens_spent,
+        "train_flops_spent": counts.train_flops_spent if counts else config.train_flops_spent,
         "train_bytes": counts.train_bytes if counts else None,
         "sequence_length": training.sequence_length,
         "batch_tokens": training.batch_tokens,

@@ -44,6 +44,7 @@ class Training:
         self.parameters = list(self.model.parameters())
         self.step = 0
         self.seconds = 0.0
+        """Spent on steps by this run itself: a branch's trunk counts its own."""
         self.losses: list[float] = []
         """Training loss of every step, nats per token."""
         self.gradient_norms: list[float] = []

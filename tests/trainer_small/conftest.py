@@ -14,7 +14,10 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from trainer_small.architecture import Architecture
+from trainer_small.checkpoint import load_checkpoint
 from trainer_small.config import RunSpec
+from trainer_small.metrics import read_metrics
+from trainer_small.result import read_result
 from trainer_small.sweep import run_config
 from trainer_small.tokens import prepare_tokens
 
@@ -119,3 +122,39 @@ def run_folder(tokens: Path, tmp_path: Path, run_spec: Callable[..., RunSpec]) -
         return tmp_path / run_id
 
     return make
+
+
+def _weights(folder: Path) -> dict[str, torch.Tensor]:
+    state = load_checkpoint(folder, torch.device("cpu"))
+    assert state is not None
+    moments = {
+        f"{index}.{name}": value
+        for index, entry in state["optimizer"]["state"].items()
+        for name, value in entry.items()
+    }
+    return state["model"] | moments
+
+
+def _assert_same_run(one: Path, other: Path) -> None:
+    """Bit for bit: weights, router biases, moments, losses of every step, metrics and validation."""
+    weights, others = _weights(one), _weights(other)
+    assert weights.keys() == others.keys()
+    for name, value in weights.items():
+        assert torch.equal(value, others[name]), name
+    lines = [
+        [
+            {key: value for key, value in record.items() if "second" not in key}
+            for record in read_metrics(folder / "metrics.jsonl")
+        ]
+        for folder in (one, other)
+    ]
+    assert lines[0] == lines[1]
+    first, second = (read_result(folder) for folder in (one, other))
+    assert first is not None and second is not None
+    assert (first.losses, first.router, first.health) == (second.losses, second.router, second.health)
+
+
+@pytest.fixture
+def same_run() -> Callable[[Path, Path], None]:
+    """Asserts that two finished run folders agree to the last bit."""
+    return _assert_same_run

@@ -22,37 +22,8 @@ from trainer_small.run import RunBusy, run_one
 from trainer_small.training import find_spikes
 
 RunFolder = Callable[..., Path]
+SameRun = Callable[[Path, Path], None]
 CPU = torch.device("cpu")
-
-
-def _weights(folder: Path) -> dict[str, torch.Tensor]:
-    state = load_checkpoint(folder, CPU)
-    assert state is not None
-    moments = {
-        f"{index}.{name}": value
-        for index, entry in state["optimizer"]["state"].items()
-        for name, value in entry.items()
-    }
-    return state["model"] | moments
-
-
-def _same(one: Path, other: Path) -> None:
-    """Bit for bit: weights, router biases, moments, losses of every step, metrics and validation."""
-    weights, others = _weights(one), _weights(other)
-    assert weights.keys() == others.keys()
-    for name, value in weights.items():
-        assert torch.equal(value, others[name]), name
-    lines = [
-        [
-            {key: value for key, value in record.items() if key != "seconds"}
-            for record in read_metrics(folder / "metrics.jsonl")
-        ]
-        for folder in (one, other)
-    ]
-    assert lines[0] == lines[1]
-    first, second = (read_result(folder) for folder in (one, other))
-    assert first is not None and second is not None
-    assert (first.losses, first.router, first.health) == (second.losses, second.router, second.health)
 
 
 def _stop_after(steps: int) -> Callable[[], bool]:
@@ -85,15 +56,15 @@ def test_a_run_learns_and_says_everything(run_folder: RunFolder) -> None:
     assert written == result == run_one(folder)
 
 
-def test_the_seed_decides_everything(run_folder: RunFolder) -> None:
+def test_the_seed_decides_everything(run_folder: RunFolder, same_run: SameRun) -> None:
     folders = run_folder("a"), run_folder("b"), run_folder("c", seed=1)
     results = [run_one(folder) for folder in folders]
-    _same(folders[0], folders[1])
+    same_run(folders[0], folders[1])
     assert results[0].losses != results[2].losses
 
 
 @pytest.mark.parametrize("balancing", ["bias", "auxiliary_loss"])
-def test_stopped_runs_end_with_the_same_bits(run_folder: RunFolder, balancing: str) -> None:
+def test_stopped_runs_end_with_the_same_bits(run_folder: RunFolder, balancing: str, same_run: SameRun) -> None:
     training = {"balancing": balancing, "router_z_loss": 1e-3}
     whole, parts = run_folder("whole", training=training), run_folder("parts", training=training)
     run_one(whole)
@@ -101,7 +72,7 @@ def test_stopped_runs_end_with_the_same_bits(run_folder: RunFolder, balancing: s
         assert run_one(parts, stop=_stop_after(steps)).status == "interrupted"
         assert not (parts / "result.json").exists()
     assert run_one(parts).status == "done"
-    _same(whole, parts)
+    same_run(whole, parts)
 
 
 def test_micro_batches_change_memory_not_the_result(run_folder: RunFolder) -> None:
@@ -110,7 +81,7 @@ def test_micro_batches_change_memory_not_the_result(run_folder: RunFolder) -> No
     assert first and second and first.loss == pytest.approx(second.loss, rel=1e-3)
 
 
-def test_killed_at_any_moment_a_run_ends_with_the_same_bits(run_folder: RunFolder) -> None:
+def test_killed_at_any_moment_a_run_ends_with_the_same_bits(run_folder: RunFolder, same_run: SameRun) -> None:
     training = {"tokens": 128 * 250}
     quiet = run_folder("quiet", training=training, checkpoint_seconds=0.05)
     stormy = run_folder("stormy", training=training, checkpoint_seconds=0.05)
@@ -127,10 +98,10 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_bits(run_folder: RunFolde
         kills += process.wait() == -signal.SIGKILL
     assert kills
     run_one(stormy)
-    _same(quiet, stormy)
+    same_run(quiet, stormy)
 
 
-def test_a_damaged_checkpoint_is_passed_over(run_folder: RunFolder) -> None:
+def test_a_damaged_checkpoint_is_passed_over(run_folder: RunFolder, same_run: SameRun) -> None:
     whole, damaged = run_folder("whole"), run_folder("damaged")
     run_one(whole)
     run_one(damaged, stop=_stop_after(5))
@@ -145,10 +116,12 @@ def test_a_damaged_checkpoint_is_passed_over(run_folder: RunFolder) -> None:
     state = load_checkpoint(damaged, CPU)
     assert state is not None and state["step"] == 5
     run_one(damaged)
-    _same(whole, damaged)
+    same_run(whole, damaged)
 
 
-def test_a_full_disk_is_said_and_costs_nothing(run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_said_and_costs_nothing(
+    run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch, same_run: SameRun
+) -> None:
     whole, folder = run_folder("whole"), run_folder()
     run_one(whole)
     run_one(folder, stop=_stop_after(10))
@@ -165,7 +138,7 @@ def test_a_full_disk_is_said_and_costs_nothing(run_folder: RunFolder, monkeypatc
     assert failed is not None and failed.status == "failed" and "No space left" in (failed.reason or "")
     assert list(folder.glob("checkpoint-*")) == kept and not list(folder.glob(".checkpoint*"))
     assert run_one(folder).status == "done"
-    _same(whole, folder)
+    same_run(whole, folder)
 
 
 def test_a_run_that_diverges_says_when_and_why(run_folder: RunFolder) -> None:

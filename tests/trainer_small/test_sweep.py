@@ -41,8 +41,8 @@ def test_the_cost_is_the_exact_counts(sweep_file: MakeSweep) -> None:
     sweep = Sweep.load(sweep_file(2))
     run = sweep.runs[0]
     cost = sweep.cost()
-    assert cost.tokens == 2 * 30 * 128
-    assert cost.train_flops == 2 * 30 * 128 * run.architecture.flops_per_token(32)
+    assert cost.tokens_spent == 2 * 30 * 128
+    assert cost.train_flops == cost.train_flops_spent == 2 * 30 * 128 * run.architecture.flops_per_token(32)
     assert cost.runs[0].params_active == run.architecture.params_active
 
 
@@ -96,7 +96,7 @@ def _children() -> list[int]:
         if entry.name.isdigit():
             try:
                 fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-                if int(fields[1]) == os.getpid() and b"trainer_small.worker" in (entry / "cmdline").read_bytes():
+                if int(fields[1]) == os.getpid() and b"trainer_small.engines.worker" in (entry / "cmdline").read_bytes():
                     found.append(int(entry.name))
             except OSError:
                 continue

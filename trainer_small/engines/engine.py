@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 from fits.errors import UserError
+from trainer_small.checkpoint_files import checkpoints, kept_checkpoints, step_of
 from trainer_small.config import RunConfig
-from trainer_small.result import write_failure
+from trainer_small.lock import is_locked
+from trainer_small.result import is_final, read_result, write_failure
 
 MOST_DEATHS = 3
 """A run that loses its process this often without getting any further is failed: it would go on for ever."""
@@ -50,13 +52,32 @@ Listener = Callable[[RunEvent], None]
 
 @dataclass(frozen=True)
 class Task:
-    """A run folder to train."""
+    """A run folder to train; a branch waits for the state that its trunk keeps after ``trunk_step`` steps."""
 
     directory: Path
+    trunk: Path | None = None
+    trunk_step: int = 0
 
     @property
     def run_id(self) -> str:
         return self.directory.name
+
+    def is_ready(self) -> bool:
+        """Whether it can be begun now. A branch whose trunk has ended without the state is: it will say so."""
+        if self.trunk is None or kept_checkpoints(self.trunk, self.trunk_step) or is_final(self.trunk):
+            return True
+        return any(self.directory.glob("checkpoint-*"))  # it has left its trunk before
+
+    def give_up(self) -> RunEvent | None:
+        """Fail a branch whose trunk has failed; nothing happens when it may still come."""
+        if self.trunk is None or is_locked(self.trunk):
+            return None
+        result = read_result(self.trunk)
+        if result is None or result.status != "failed":
+            return None
+        reason = f"its trunk '{self.trunk.name}' failed before the branch could leave; mend that first."
+        write_failure(self.directory, RunConfig.load(self.directory / "config.yaml"), reason)
+        return RunEvent(self.run_id, "failed", reason=reason)
 
 
 class Engine(Protocol):
@@ -76,7 +97,7 @@ class Deaths:
 
     def happened(self, directory: Path, cause: str, advice: str) -> RunEvent:
         """Record one; the run is failed, in its folder too, once there were too many."""
-        step = _checkpoint_step(directory)
+        step = max(map(step_of, checkpoints(directory, "checkpoint")), default=0)
         before, number = self._seen.get(directory, (step, 0))
         number = number + 1 if step == before else 1
         self._seen[directory] = (step, number)
@@ -86,6 +107,3 @@ class Deaths:
         write_failure(directory, RunConfig.load(directory / "config.yaml"), reason, step)
         return RunEvent(directory.name, "failed", reason=reason)
 
-
-def _checkpoint_step(directory: Path) -> int:
-    return max((int(path.name.split("-")[1]) for path in directory.glob("checkpoint-*-*.pt")), default=0)

@@ -50,12 +50,15 @@ def train_by_jobs(
     waiting = [task for task in tasks if task not in taken]
     with Stopping() as stopping:
         while not stopping:
+            for task in waiting:
+                task.give_up()
             waiting = [task for task in waiting if not follow.ended(task)]
-            if waiting and (room := cluster.room(sum(map(len, jobs.values())))) > 0:
-                packs = [waiting[at : at + pack] for at in range(0, min(len(waiting), room * pack), pack)]
+            ready = [task for task in waiting if task.is_ready()]
+            if ready and (room := cluster.room(sum(map(len, jobs.values())))) > 0:
+                packs = [ready[at : at + pack] for at in range(0, min(len(ready), room * pack), pack)]
                 for name, runs in zip(cluster.submit(packs), packs, strict=False):
                     jobs[name] = runs
-                    waiting = waiting[len(runs) :]
+                waiting = [task for task in waiting if task not in {run for runs in jobs.values() for run in runs}]
             if not jobs and not waiting:
                 return True
             time.sleep(cluster.poll_seconds)

@@ -63,7 +63,10 @@ class LocalEngine:
             task = waiting.popleft()
             if is_final(task.directory):
                 continue
-            if is_locked(task.directory):  # another launcher has it
+            if event := task.give_up():
+                self._listener(event)
+                continue
+            if is_locked(task.directory) or not task.is_ready():  # another launcher has it, or its trunk must come
                 waiting.append(task)
                 continue
             if idle is None:

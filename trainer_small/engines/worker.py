@@ -73,6 +73,7 @@ def _here(resources: Resources, tell: Callable[..., None]) -> Train:
 
     from trainer_small.run import RunBusy, run_one
     from trainer_small.run_loop import RunProgress
+    from trainer_small.trunk import TrunkNotReady
 
     torch.set_num_threads(resources.threads)
 
@@ -82,7 +83,7 @@ def _here(resources: Resources, tell: Callable[..., None]) -> Train:
     def train(directory: Path, stopping: threading.Event) -> tuple[str, str | None]:
         try:
             result = run_one(directory, on_progress=progress, stop=stopping.is_set)
-        except RunBusy:
+        except (RunBusy, TrunkNotReady):
             return "busy", None
         return result.status, result.reason
 
