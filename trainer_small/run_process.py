@@ -1,18 +1,21 @@
 """One run as the work of a whole process: its threads, and signals that mean checkpoint and stop."""
 
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 
 from trainer_small.config import RunConfig
+from trainer_small.engines.devices import local_slots
+from trainer_small.engines.engine import Resources, Task
+from trainer_small.engines.local import LocalEngine
 from trainer_small.engines.stopping import Stopping
-from trainer_small.lock import is_locked
-from trainer_small.result import Result, read_result
+from trainer_small.result import Result
 from trainer_small.run import RunBusy, run_one
 from trainer_small.run_loop import RunProgress
-from trainer_small.trunk import TrunkNotReady
+from trainer_small.sweep_status import SweepStatus, run_status
 
 _WAIT_SECONDS = 1.0
 
@@ -33,20 +36,31 @@ def run_in_process(
         UserError: as ``run_one``.
     """
     torch.set_num_threads(threads)
+    directory = Path(directory)
+    task = Task.of(directory, RunConfig.load(directory / "config.yaml"))
     with Stopping() as stopping:
         while True:
+            if wait and not stopping and not task.is_ready() and task.give_up() is None:
+                time.sleep(_WAIT_SECONDS)
+                continue
             try:
                 return run_one(directory, on_progress=on_progress, stop=lambda: bool(stopping))
-            except (RunBusy, TrunkNotReady):
-                if not wait or stopping or _trunk_failed(Path(directory)):
+            except RunBusy:
+                if not wait or stopping:
                     raise
                 time.sleep(_WAIT_SECONDS)
 
 
-def _trunk_failed(directory: Path) -> bool:
-    trunk = RunConfig.load(directory / "config.yaml").trunk
-    if trunk is None:
-        return False
-    there = directory.parent / trunk.run_id
-    result = read_result(there)
-    return result is not None and result.status == "failed" and not is_locked(there)
+def run_many(directories: Sequence[Path], *, threads: int = 1, at_once: int = 1) -> SweepStatus:
+    """Train several folders with the devices of this process, so many at a time, each in a worker of its own.
+
+    Raises:
+        UserError: a folder has no config.
+    """
+    tasks = [Task.of(directory, RunConfig.load(directory / "config.yaml")) for directory in directories]
+    resources = Resources(threads=threads)
+    slots = local_slots(None, Resources(threads=threads, per_gpu=at_once), on_gpu=True)
+    slots = (slots * at_once)[:at_once]
+    log = directories[0].parent / f"workers-{os.uname().nodename}-{os.getpid()}.log"
+    done = LocalEngine(slots, resources, log).train(tasks, lambda _: None)
+    return SweepStatus(tuple(run_status(each) for each in directories), interrupted=not done)

@@ -34,6 +34,10 @@ class SweepCost:
     runs: tuple[RunCost, ...]
 
     @property
+    def tokens(self) -> int:
+        return sum(run.tokens for run in self.runs)
+
+    @property
     def tokens_spent(self) -> int:
         return sum(run.tokens_spent for run in self.runs)
 

@@ -72,7 +72,9 @@ def run_sweep(
     while todo and complete:
         on_gpu = any(run.device != "cpu" for run in todo)
         follow = _Follower(sweep, todo, progress)
-        complete = choice.engine(out, len(todo), on_gpu=on_gpu).train(_tasks(out, todo), follow)
+        complete = choice.engine(out, len(todo), on_gpu=on_gpu).train(
+            [Task.of(out / run.run_id, run) for run in todo], follow
+        )
         todo = [run for run in todo if try_again_if_diverged(out / run.run_id, retry_diverged)]
     return sweep_status(out, [run.run_id for run in sweep.runs], interrupted=not complete)
 
@@ -133,12 +135,6 @@ def lay_out(
     return sweep, sorted(todo, key=_cost, reverse=True)
 
 
-def _tasks(out: Path, runs: list[RunSpec]) -> list[Task]:
-    return [
-        Task(out / run.run_id, out / run.trunk.run_id if run.trunk else None, run.first_step) for run in runs
-    ]
-
-
 def _lay_out_run(directory: Path, config: RunConfig) -> None:
     path = directory / "config.yaml"
     if not path.exists():
@@ -186,9 +182,7 @@ def _work_at(run: RunSpec, step: int) -> float:
 class _Follower:
     """Turns the engine's events into the sweep's progress."""
 
-    def __init__(
-        self, sweep: Sweep, todo: list[RunSpec], progress: Callable[[SweepProgress], None] | None
-    ) -> None:
+    def __init__(self, sweep: Sweep, todo: list[RunSpec], progress: Callable[[SweepProgress], None] | None) -> None:
         cost, left = sum(map(_cost, sweep.runs)), sum(map(_cost, todo))
         self._state = SweepProgress(len(sweep.runs), len(sweep.runs) - len(todo), cost, cost - left)
         self._progress = progress

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fits.errors import UserError
-from trainer_small.config import RunConfig
+from trainer_small.config import RunConfig, RunSpec
 from trainer_small.lock import is_locked
 from trainer_small.metrics import last_record, read_metrics
 from trainer_small.result import Losses, Result, read_result, result_path
@@ -127,15 +127,18 @@ def sweep_table(out: str | Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    return pd.DataFrame([_row(directory) for directory in run_directories(out)])
+    from fits.runs import COLUMNS  # loads pandas, which takes longer than a status
+
+    frame = pd.DataFrame([_row(directory) for directory in run_directories(out)])
+    known = [column.name for column in COLUMNS if column.name in frame.columns]
+    return frame.reindex(columns=known + [name for name in frame.columns if name not in known])
 
 
-def _row(directory: Path) -> dict[str, Any]:
-    config, result = RunConfig.load(directory / "config.yaml"), read_result(directory)
+def planned_row(config: RunSpec) -> dict[str, Any]:
+    """The columns of the run table that are known before the run is trained."""
     architecture, training = config.architecture, config.training
     row: dict[str, Any] = {
         "run_id": config.run_id,
-        "status": _word(directory, result.status if result else None),
         "purpose": config.purpose,
         "trunk": config.trunk.run_id if config.trunk else None,
         "seed": config.seed,
@@ -160,16 +163,26 @@ def _row(directory: Path) -> dict[str, Any]:
     ):
         row[key] = getattr(architecture, key)
     row["flops_per_token"] = architecture.flops_per_token(training.sequence_length)
-    counts, losses, speed = (result.counts, result.losses, result.speed) if result else (None, None, None)
     return row | {
-        "tokens": counts.tokens if counts else training.tokens_trained,
-        "train_flops": counts.train_flops if counts else config.train_flops,
-        "tokens_spent": counts.tokens_spent if counts else config.tokens_spent,
-        "train_flops_spent": counts.train_flops_spent if counts else config.train_flops_spent,
-        "train_bytes": counts.train_bytes if counts else None,
+        "tokens": training.tokens_trained,
+        "train_flops": config.train_flops,
+        "tokens_spent": config.tokens_spent,
+        "train_flops_spent": config.train_flops_spent,
         "sequence_length": training.sequence_length,
         "batch_tokens": training.batch_tokens,
         "learning_rate": training.learning_rate,
+    }
+
+
+def _row(directory: Path) -> dict[str, Any]:
+    config, result = RunConfig.load(directory / "config.yaml"), read_result(directory)
+    row = planned_row(config) | {"status": _word(directory, result.status if result else None)}
+    counts, losses, speed = (result.counts, result.losses, result.speed) if result else (None, None, None)
+    if counts:
+        names = ("tokens", "train_flops", "tokens_spent", "train_flops_spent")
+        row |= {name: getattr(counts, name) for name in names}
+    return row | {
+        "train_bytes": counts.train_bytes if counts else None,
         "loss": losses.loss if losses else None,
         "bits_per_byte": losses.bits_per_byte if losses else None,
         "loss_standard_error": losses.loss_standard_error if losses else None,

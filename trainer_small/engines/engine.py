@@ -4,11 +4,11 @@ down. No torch here."""
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, Self
 
 from fits.errors import UserError
 from trainer_small.checkpoint_files import checkpoints, kept_checkpoints, step_of
-from trainer_small.config import RunConfig
+from trainer_small.config import RunConfig, RunSpec
 from trainer_small.lock import is_locked
 from trainer_small.result import is_final, read_result, write_failure
 
@@ -58,6 +58,11 @@ class Task:
     trunk: Path | None = None
     trunk_step: int = 0
 
+    @classmethod
+    def of(cls, directory: Path, run: RunSpec) -> Self:
+        """The task of a run whose folder this is."""
+        return cls(directory, directory.parent / run.trunk.run_id if run.trunk else None, run.first_step)
+
     @property
     def run_id(self) -> str:
         return self.directory.name
@@ -106,4 +111,3 @@ class Deaths:
         reason = f"its process {cause} {MOST_DEATHS} times at step {step} or soon after; {advice}"
         write_failure(directory, RunConfig.load(directory / "config.yaml"), reason, step)
         return RunEvent(directory.name, "failed", reason=reason)
-

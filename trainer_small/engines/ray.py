@@ -1,5 +1,6 @@
 """Runs as tasks of a Ray cluster; what a node that goes takes with it is started again on another."""
 
+import logging
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -33,7 +34,7 @@ class RayEngine:
         self._started = not ray.is_initialized()
         if self._started:
             try:
-                ray.init(address=address, log_to_driver=False, logging_level="error", ignore_reinit_error=True)
+                ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, ignore_reinit_error=True)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 raise UserError(f"no Ray cluster answers at '{address}' ({error}); give its address.") from None
         share = 0.0 if not resources.gpus else resources.gpus / resources.per_gpu

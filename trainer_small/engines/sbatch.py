@@ -70,7 +70,8 @@ def write_script(
     }
     if resources.gpus:
         given["gpus-per-node"] = str(resources.gpus)
-    headers = [f"#SBATCH --{key}" + (f"={value}" if value else "") for key, value in {**given, **(options or {})}.items()]
+    given |= options or {}
+    headers = [f"#SBATCH --{key}" + (f"={value}" if value else "") for key, value in given.items()]
     command = shlex.join(run_command(["RUNS"], resources, python=python)).replace("RUNS", '"${runs[@]}"')
     if resources.per_gpu > 1:
         command += f" --at-once {resources.per_gpu}"

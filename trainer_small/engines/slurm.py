@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import warnings
 from collections.abc import Mapping, Sequence
@@ -27,8 +28,9 @@ class SlurmTask:
     command: tuple[str, ...]
 
     def __call__(self) -> int:
-        # A group of its own: Slurm's warning goes to all processes of a step, submitit's answer to it comes from here.
-        self._process = subprocess.Popen(self.command, start_new_session=True)
+        self._process = subprocess.Popen(self.command)
+        # Not every site sends its warning before a preemption: SIGTERM means a checkpoint too.
+        signal.signal(signal.SIGTERM, lambda *_: self._process.terminate())
         return self._process.wait()
 
     def checkpoint(self) -> Any:
