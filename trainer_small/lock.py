@@ -111,7 +111,8 @@ def is_locked(directory: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return _kernel_lock(descriptor, fcntl.LOCK_SH) is False
+        free = _kernel_lock(descriptor, fcntl.LOCK_SH)
+        return not _stale(directory, claim) if free is None else not free
     finally:
         os.close(descriptor)
 
