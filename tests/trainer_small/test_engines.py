@@ -137,9 +137,8 @@ def test_a_worker_sees_its_own_device_only(
 
 def test_the_script_gives_every_run_to_one_element(tmp_path: Path) -> None:
     runs = [tmp_path / f"run {index}" for index in range(MOST_ELEMENTS + 7)]
-    script = write_script(
-        tmp_path, runs, Resources(threads=2), max_parallel=8, options={"partition": "gpu", "time": "4:00:00"}
-    )
+    options = {"partition": "gpu", "time": "4:00:00"}
+    script = write_script(tmp_path, runs, Resources(threads=2), max_parallel=8, options=options, python="python")
     text = script.read_text()
     assert f"#SBATCH --array=0-{MOST_ELEMENTS - 1}%8" in text and "#SBATCH --partition=gpu" in text
     assert "#SBATCH --cpus-per-task=2" in text and "#SBATCH --gpus-per-node=1" in text

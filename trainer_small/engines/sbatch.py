@@ -1,6 +1,7 @@
 """The sweep as one plain shell script for ``sbatch``: for sites where the login node has no Python."""
 
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -41,7 +42,7 @@ def write_script(
     *,
     max_parallel: int | None = None,
     options: Mapping[str, str] | None = None,
-    python: str = "python",
+    python: str = sys.executable,
 ) -> Path:
     """Write ``out/sweep.sbatch`` and ``out/sweep.list``; returns the script.
 
@@ -50,7 +51,7 @@ def write_script(
         resources: of one run; ``per_gpu`` runs share an element's device.
         max_parallel: runs at a time.
         options: of sbatch.
-        python: on the compute nodes.
+        python: on the compute nodes; this one when left out.
     """
     root = out.resolve()
     names = root / "sweep.list"
