@@ -11,6 +11,7 @@ import numpy as np
 
 from fits.coefficients import Published
 from fits.errors import UserError
+from fits.html import card
 from fits.law import Law
 from fits.result import Fit, interval
 
@@ -40,7 +41,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Allocation:
-    """The compute-optimal point at a budget."""
+    """The compute-optimal point at a budget; sizes are of the law's N."""
 
     flops: float
     size: Interval
@@ -51,6 +52,21 @@ class Allocation:
     """d log size / d log flops at the budget."""
     interior: bool
     """False when the loss is lowest at an end of the sizes searched: the law then has no optimum here."""
+
+    def _repr_html_(self) -> str:
+        named = {
+            "size": self.size,
+            "tokens": self.tokens,
+            "tokens per parameter": self.tokens_per_parameter,
+            "loss": self.loss,
+            "size exponent": self.size_exponent,
+        }
+        return card(
+            f"Compute-optimal at {self.flops:.3g} FLOPs",
+            columns=["", "best", "low", "high"],
+            rows=[[name, each.value, each.low, each.high] for name, each in named.items()],
+            notes=[] if self.interior else ["The loss is lowest at an end of the sizes searched: no optimum here."],
+        )
 
 
 @dataclass(frozen=True)

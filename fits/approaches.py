@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fits.allocate import Interval, optimal_allocation, surface
-from fits.backtest import run_compute
+from fits.backtesting import run_compute
 from fits.binding import bind_table
 from fits.errors import UserError
 from fits.isoflop import envelope_frontier, isoflop_frontier
@@ -56,7 +56,9 @@ def three_approaches(
 
 
 def approaches_of(fit: Fit, data: pd.DataFrame, at: float, *, compute: str | None = None) -> list[Advice]:
-    """The same from the table that was fitted; ``compute`` as in ``fits.backtest.run_compute``.
+    """The three approaches of arXiv 2203.15556 side by side, from the table that was fitted.
+
+    ``compute`` is as in ``fits.backtesting.run_compute``.
 
     Raises:
         UserError: the law has no N, or ``at`` is not above 0.

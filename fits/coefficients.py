@@ -8,6 +8,7 @@ from typing import Any, Literal
 import numpy as np
 
 from fits.errors import UserError, nearest
+from fits.html import card
 from fits.law import Law
 from fits.laws import get_law
 from fits.schema import Schema
@@ -85,6 +86,19 @@ class Published:
     def source(self) -> str:
         home = self.paper.paper if self.paper.arxiv == "-" else f"arXiv {self.paper.arxiv}"
         return f"{home}, {self.record.where}"
+
+    def _repr_html_(self) -> str:
+        return card(
+            self.name,
+            about=f"{self.record.models}; {self.source}",
+            code=f"{self.law.response} = {self.law.formula}",
+            columns=["coefficient", "value"],
+            rows=[[name, float(value)] for name, value in self.record.coefficients.items()],
+            notes=[
+                *(f"{name} from {low:.3g} to {high:.3g}" for name, (low, high) in self.record.range.items()),
+                *filter(None, [self.record.notes]),
+            ],
+        )
 
     def evaluate(self, **variables: Any) -> Evaluation:
         """The law's value with these coefficients, with a warning for each variable outside its range.

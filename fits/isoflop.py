@@ -11,6 +11,7 @@ from scipy.interpolate import Akima1DInterpolator
 
 from fits.allocate import Interval, spread
 from fits.errors import UserError
+from fits.html import card, number
 
 Method = Literal["parabola", "akima"]
 _FINE = 25  # points between two sizes when the minimum is looked for
@@ -40,6 +41,18 @@ class Frontier:
     draws: np.ndarray
     """[B, 2] of log coefficient and exponent; row 0 is the fit itself."""
     level: float
+
+    def _repr_html_(self) -> str:
+        a, b = self.coefficient, self.exponent
+        return card(
+            self.approach,
+            about=f"size = {number(a.value)} C^{b.value:.3f}, exponent {b.low:.3f} to {b.high:.3f}",
+            columns=["FLOP", "best size", "tokens", "loss", ""],
+            rows=[
+                [each.flops, each.size, each.tokens, each.loss, "" if each.interior else "at the edge"]
+                for each in self.minima
+            ],
+        )
 
     def size(self, flops: float) -> Interval:
         """The optimal size at a budget."""

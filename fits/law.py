@@ -10,6 +10,7 @@ import numpy as np
 
 from fits.errors import UserError, nearest
 from fits.expression import Node, evaluate, names, parse, substitute
+from fits.html import card
 
 Domain = Literal["positive", "real"] | tuple[float, float]
 """What values a parameter may take: above zero, any, or strictly between two numbers."""
@@ -80,6 +81,18 @@ class Law:
         raise UserError(
             f"Law '{self.name}' has no parameter '{name}'{nearest(name, self.parameter_names)}; "
             f"it has {', '.join(self.parameter_names)}."
+        )
+
+    def _repr_html_(self) -> str:
+        rows = [["variable", each.name, each.meaning, each.column or ""] for each in self.variables]
+        rows += [["parameter", each.name, each.meaning, ""] for each in self.parameters]
+        return card(
+            self.name,
+            about=f"{self.unit}; {self.source}",
+            code="\n".join([f"{self.response} = {self.formula}", *(f"{k} = {v}" for k, v in self.definitions.items())]),
+            columns=["", "name", "meaning", "column"],
+            rows=rows,
+            notes=[self.notes] if self.notes else [],
         )
 
     def evaluate(self, parameters: Mapping[str, Any], variables: Mapping[str, Any]) -> Any:

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 
 from fits.allocate import Surface, flat_region, optimal_allocation
-from fits.backtest import Score
+from fits.backtesting import Score
 from fits.binding import bind_table
 from fits.errors import UserError
 from fits.isoflop import Frontier
-from fits.profile import Profile
+from fits.profiling import Profile
 from fits.result import Fit
 
 if TYPE_CHECKING:

@@ -4,7 +4,6 @@ import json
 import re
 from collections.abc import Mapping
 from functools import cached_property
-from html import escape
 from pathlib import Path
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
@@ -14,6 +13,7 @@ from pydantic import ConfigDict, PlainSerializer, PlainValidator
 
 from fits.errors import UserError
 from fits.files import write_text
+from fits.html import card, number
 from fits.law import Law, Parameter, Variable
 from fits.schema import Schema
 
@@ -222,15 +222,18 @@ class Fit(Schema):
         return self.model_dump(mode="json", exclude={"draws"})
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{escape(name)}</td><td>{each.value:.5g}</td><td>{each.low:.4g} to {each.high:.4g}</td></tr>"
-            for name, each in self.parameters.items()
-        )
-        notes = "".join(f"<li>{escape(warning)}</li>" for warning in self.warnings)
-        return (
-            f"<p><b>{escape(self.law)}</b>: <code>{escape(self.formula)}</code>, {self.n_runs} runs, "
-            f"{escape(self.objective.name)} {self.objective.value:.6g}</p><table><tr><th>parameter</th><th>value</th>"
-            f"<th>{self.level:.0%} interval</th></tr>{rows}</table><ul>{notes}</ul>"
+        meaning = {each.name: each.meaning for each in self.parameter_records}
+        proof = "converged" if self.convergence.converged else "not converged"
+        return card(
+            self.law,
+            about=f"fitted to {self.n_runs} runs, {self.objective.name} {self.objective.value:.6g}, {proof}",
+            code=f"{self.response} = {self.formula}",
+            columns=["parameter", "value", f"{self.level:.0%} interval", "what it is"],
+            rows=(
+                [name, each.value, f"{number(each.low)} to {number(each.high)}", meaning.get(name, "")]
+                for name, each in self.parameters.items()
+            ),
+            notes=self.warnings,
         )
 
 

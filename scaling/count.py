@@ -5,6 +5,7 @@ from typing import Any
 
 from fits.errors import UserError
 from fits.files import read_mapping
+from fits.html import card
 from fits.schema import Schema
 from scaling.hf.read import parse_hf_config
 from trainer_small.architecture import Architecture
@@ -34,6 +35,23 @@ class ModelCount(Schema):
     granularity: float
     flops_per_token: TrainingFlops
     warnings: tuple[str, ...] = ()
+
+    def _repr_html_(self) -> str:
+        flops = self.flops_per_token
+        return card(
+            self.model_type,
+            columns=["", "count"],
+            rows=[
+                ["parameters", self.params_total],
+                ["active", self.params_active],
+                ["active without the input table", self.params_active_without_input_embedding],
+                ["active without both vocabulary matrices", self.params_active_non_embedding],
+                ["activation ratio A", self.activation_ratio],
+                ["granularity G", self.granularity],
+                [f"training FLOPs per token at {flops.sequence_length:,}, causal", flops.causal],
+            ],
+            notes=self.warnings,
+        )
 
 
 def count_file(path: str | Path, *, sequence_length: int = 4096) -> ModelCount:

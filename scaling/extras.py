@@ -1,16 +1,31 @@
 """Optional packages: the sentence that says which extra to install, and code of theirs run in a process of its own."""
 
+import importlib.metadata
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+import urllib.parse
 from pathlib import Path
 
 from fits.errors import UserError
 
+DISTRIBUTION = "moe-scaling"
+
 
 class NotInstalled(UserError):
     """A check that could not be made, because the package that makes it is not here."""
+
+
+def how_to_install(extra: str) -> str:
+    """The command that brings an extra: from the clone this package is installed from, else by its name."""
+    distribution = importlib.metadata.distribution(DISTRIBUTION)
+    origin = json.loads(distribution.read_text("direct_url.json") or "{}").get("url", "")
+    if origin.startswith("file://"):
+        folder = urllib.parse.unquote(urllib.parse.urlparse(origin).path)
+        return f"pip install -e '{folder}[{extra}]'"
+    return f"pip install '{DISTRIBUTION}[{extra}]'"
 
 
 def require(module: str, extra: str) -> None:
@@ -24,7 +39,7 @@ def require(module: str, extra: str) -> None:
     except ModuleNotFoundError:  # its parent package is missing
         found = None
     if found is None:
-        raise NotInstalled(f"{module} is not installed; install it with: pip install 'moe-scaling[{extra}]'")
+        raise NotInstalled(f"{module} is not installed; install it with: {how_to_install(extra)}")
 
 
 def run_module(module: str, *arguments: str, text: str = "", timeout: float = 600) -> str:

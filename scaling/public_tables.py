@@ -54,7 +54,7 @@ class _Tables(Schema):
 
 
 @cache
-def public_tables() -> tuple[PublicTable, ...]:
+def list_tables() -> tuple[PublicTable, ...]:
     """All tables that can be fetched."""
     return tuple(_Tables.parse(read_mapping(path := Path(__file__).with_name("public_tables.yaml")), path).tables)
 
@@ -73,10 +73,7 @@ def get_table(name: str, *, base: str = _BASE) -> Path:
         UserError: no such table; a file cannot be fetched (says what to download and where to put it); or it is not
             the one that was checked.
     """
-    known = {table.name: table for table in public_tables()}
-    if name not in known:
-        raise UserError(f"There is no public table '{name}'{nearest(name, known)}; there are {', '.join(known)}.")
-    table, root = known[name], data_root()
+    table, root = _table(name), data_root()
     for file in table.missing(root):
         path, url = root / name / file.name, table.url(file, base)
         try:
@@ -94,6 +91,22 @@ def get_table(name: str, *, base: str = _BASE) -> Path:
             )
         write_bytes(path, content)
     return root / name
+
+
+def find_table(name: str) -> Path | None:
+    """The folder of a table where it is already here, whole and verified; nothing is fetched.
+
+    Raises:
+        UserError: no such table.
+    """
+    return None if _table(name).missing(data_root()) else data_root() / name
+
+
+def _table(name: str) -> PublicTable:
+    known = {table.name: table for table in list_tables()}
+    if name not in known:
+        raise UserError(f"There is no public table '{name}'{nearest(name, known)}; there are {', '.join(known)}.")
+    return known[name]
 
 
 def _is(path: Path, sha256: str) -> bool:

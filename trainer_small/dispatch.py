@@ -4,7 +4,6 @@
 their combine gathers by the inverse permutation and sums over k in a fixed order, so it is deterministic everywhere.
 """
 
-from itertools import pairwise
 from typing import Any, Literal
 
 import torch
@@ -12,12 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trainer_small.feedforward import swiglu, swiglu_backward
+from trainer_small.feedforward import swiglu
+from trainer_small.padded_groups import group_products, lay_out
 
 Dispatch = Literal["loop", "sorted", "grouped"]
-
-_ROWS = 16
-"""Groups are padded to a multiple of this: oneDNN builds a new kernel for every size it meets."""
 
 
 def apply_experts(
@@ -37,7 +34,7 @@ def apply_experts(
     if dispatch == "loop":
         return _loop(x, indices, weights, gate_up, down)
     if dispatch == "sorted":
-        return _SortedExperts.apply(x, indices, weights, gate_up, down)
+        return _sorted(x, indices, weights, gate_up, down)
     return _grouped(x, indices, weights, gate_up, down)
 
 
@@ -50,75 +47,22 @@ def _loop(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Te
     return out
 
 
-class _SortedExperts(torch.autograd.Function):
-    """Rows sorted by expert, each group padded with rows of weight 0; one product a group."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
-        experts, hidden_size, size = down.shape
-        position, bounds = _padded_layout(indices, experts)
-        rows = bounds[-1]
-        token = torch.zeros(rows, dtype=torch.int64)  # padding repeats token 0 with weight 0
-        token[position] = torch.arange(len(x)).repeat_interleave(indices.shape[1])
-        row_weight = x.new_zeros(rows, 1)
-        row_weight[position, 0] = weights.flatten()
-
-        gathered = x.index_select(0, token)
-        products = x.new_empty(rows, 2 * size)
-        for expert, (start, end) in enumerate(pairwise(bounds)):
-            torch.mm(gathered[start:end], gate_up[expert].T, out=products[start:end])
-        gate, up = products.chunk(2, -1)
-        activated_gate = F.silu(gate)
-        activated = activated_gate * up
-        weighted = activated * row_weight
-        outputs = x.new_empty(rows, hidden_size)
-        for expert, (start, end) in enumerate(pairwise(bounds)):
-            torch.mm(weighted[start:end], down[expert].T, out=outputs[start:end])
-        rows_of = gathered, products, activated_gate, activated, weighted, row_weight
-        ctx.save_for_backward(*rows_of, token, position, gate_up, down)
-        ctx.bounds, ctx.choices = bounds, indices.shape
-        return _combine(outputs, position, indices.shape[1])
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, Tensor, Tensor, Tensor]:
-        gathered, products, activated_gate, activated, weighted, row_weight = ctx.saved_tensors[:6]
-        token, position, gate_up, down = ctx.saved_tensors[6:]
-        bounds = ctx.bounds
-        grad_rows = grad.index_select(0, token)
-        grad_weighted = torch.empty_like(activated)
-        grad_down = torch.empty_like(down)
-        for expert, (start, end) in enumerate(pairwise(bounds)):
-            torch.mm(grad_rows[start:end], down[expert], out=grad_weighted[start:end])
-            torch.mm(grad_rows[start:end].T, weighted[start:end], out=grad_down[expert])
-        grad_weights = (grad_weighted * activated).sum(-1)[position].view(ctx.choices)
-        grad_products = swiglu_backward(grad_weighted.mul_(row_weight), products, activated_gate)
-        grad_gathered = torch.empty_like(gathered)
-        grad_gate_up = torch.empty_like(gate_up)
-        for expert, (start, end) in enumerate(pairwise(bounds)):
-            torch.mm(grad_products[start:end], gate_up[expert], out=grad_gathered[start:end])
-            torch.mm(grad_products[start:end].T, gathered[start:end], out=grad_gate_up[expert])
-        return _combine(grad_gathered, position, ctx.choices[1]), None, grad_weights, grad_gate_up, grad_down
-
-
-def _padded_layout(indices: Tensor, experts: int) -> tuple[Tensor, list[int]]:
-    """The padded row of every (token, choice), ``[n * k]``, and each group's bounds, ``experts + 1`` numbers."""
-    flat = indices.flatten()
-    counts = torch.bincount(flat, minlength=experts)
-    padded = (counts + (_ROWS - 1)) // _ROWS * _ROWS
-    ends = padded.cumsum(0)
-    shift = (ends - padded) - (counts.cumsum(0) - counts)
-    order = flat.argsort(stable=True)
-    position = torch.empty_like(flat)
-    position[order] = torch.arange(len(flat)) + shift.index_select(0, flat.index_select(0, order))
-    return position, [0, *ends.tolist()]
-
-
 def _combine(rows: Tensor, position: Tensor, k: int) -> Tensor:
     """Sum of each token's k rows, in a fixed order: a gather, never a scatter."""
-    if rows.is_cpu:
+    if rows.is_cpu and not torch.compiler.is_compiling():
         return F.embedding_bag(position.view(-1, k), rows, mode="sum")  # one pass, no copy of the rows
     return rows.index_select(0, position).view(-1, k, rows.shape[-1]).sum(1)
+
+
+def _sorted(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    k = indices.shape[1]
+    position, choice, bounds = lay_out(indices, len(gate_up))
+    # Padding repeats the last token with weight 0: it adds nothing to any gradient.
+    token = (choice // k).clamp(max=len(x) - 1)
+    row_weight = Permute.apply(F.pad(weights.flatten(), (0, 1)), choice, F.pad(position, (0, 1)))
+    gathered = Spread.apply(x, token, position, k)
+    weighted = swiglu(group_products(gathered, gate_up.mT, bounds)) * row_weight.unsqueeze(-1)
+    return Gather.apply(group_products(weighted, down.mT, bounds), token, position, k)
 
 
 def _grouped(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
@@ -127,14 +71,14 @@ def _grouped(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down:
     position = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     # No count leaves the device: the group ends stay a tensor.
     ends = torch.searchsorted(flat[order], torch.arange(len(gate_up), device=x.device), right=True).to(torch.int32)
-    gathered = _Spread.apply(x, order // indices.shape[1], position, indices.shape[1])
+    gathered = Spread.apply(x, order // indices.shape[1], position, indices.shape[1])
     products = F.grouped_mm(gathered, gate_up.mT, offs=ends)
-    weighted = swiglu(products) * _Permute.apply(weights.flatten(), order, position).unsqueeze(-1)
+    weighted = swiglu(products) * Permute.apply(weights.flatten(), order, position).unsqueeze(-1)
     outputs = F.grouped_mm(weighted, down.mT, offs=ends)
-    return _Gather.apply(outputs, order // indices.shape[1], position, indices.shape[1])
+    return Gather.apply(outputs, order // indices.shape[1], position, indices.shape[1])
 
 
-class _Spread(torch.autograd.Function):
+class Spread(torch.autograd.Function):
     """A copy of each token for each of its experts; the backward sums them without atomics."""
 
     @staticmethod
@@ -149,8 +93,8 @@ class _Spread(torch.autograd.Function):
         return _combine(grad, ctx.saved_tensors[0], ctx.k), None, None, None
 
 
-class _Gather(torch.autograd.Function):
-    """The transpose of ``_Spread``."""
+class Gather(torch.autograd.Function):
+    """The transpose of ``Spread``."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, token: Tensor, position: Tensor, k: int) -> Tensor:
@@ -163,7 +107,7 @@ class _Gather(torch.autograd.Function):
         return grad.index_select(0, ctx.saved_tensors[0]), None, None, None
 
 
-class _Permute(torch.autograd.Function):
+class Permute(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, order: Tensor, position: Tensor) -> Tensor:
         ctx.save_for_backward(position)

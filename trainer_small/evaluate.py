@@ -6,11 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from trainer_small.compiled import eager
 from trainer_small.loss import token_losses
 from trainer_small.model import Model
 from trainer_small.result import GroupLosses, Router
 from trainer_small.router_load import router_load
-from trainer_small.token_reader import ValidationTokens
+from trainer_small.validation_tokens import ValidationTokens
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ def evaluate(
     model.eval()
     for router in model.routers():
         router.load.zero_()
-    losses = np.concatenate(
-        [
-            token_losses(model(inputs)[0], model.head, targets).double().cpu().numpy()
-            for inputs, targets in _windows(text, sequence_length, batch_tokens, device)
-        ]
-    )
+    with eager(model):
+        losses = np.concatenate(
+            [
+                token_losses(model(inputs)[0], model.head, targets).double().cpu().numpy()
+                for inputs, targets in _windows(text, sequence_length, batch_tokens, device)
+            ]
+        )
     load = router_load([router.load for router in model.routers()])
     for router in model.routers():
         router.load.zero_()

@@ -24,17 +24,10 @@ class FeedForward(nn.Module):
 
 def swiglu(gate_up: Tensor) -> Tensor:
     """``silu(gate) * up`` of ``[rows, 2 * size]``."""
+    if torch.compiler.is_compiling():
+        gate, up = gate_up.chunk(2, -1)
+        return F.silu(gate) * up
     return _SwiGLU.apply(gate_up)
-
-
-def swiglu_backward(grad: Tensor, gate_up: Tensor, activated_gate: Tensor) -> Tensor:
-    """Gradient at ``gate_up`` for a gradient at ``silu(gate) * up``."""
-    gate, up = gate_up.chunk(2, -1)
-    out = torch.empty_like(gate_up)
-    grad_gate, grad_up = out.chunk(2, -1)
-    torch.mul(grad, activated_gate, out=grad_up)
-    torch.ops.aten.silu_backward(grad * up, gate, grad_input=grad_gate)
-    return out
 
 
 class _SwiGLU(torch.autograd.Function):
@@ -48,4 +41,10 @@ class _SwiGLU(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:
-        return swiglu_backward(grad, *ctx.saved_tensors)
+        gate_up, activated_gate = ctx.saved_tensors
+        gate, up = gate_up.chunk(2, -1)
+        out = torch.empty_like(gate_up)
+        grad_gate, grad_up = out.chunk(2, -1)
+        torch.mul(grad, activated_gate, out=grad_up)
+        torch.ops.aten.silu_backward(grad * up, gate, grad_input=grad_gate)
+        return out

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from trainer_small.architecture import Architecture
 from trainer_small.attention import GroupedQueryAttention, LatentAttention, Positions
@@ -28,12 +29,14 @@ class Block(nn.Module):
         self.is_moe = a.is_moe_layer(layer)
         self.ffn = MixtureOfExperts(a, dispatch) if self.is_moe else FeedForward(a.hidden_size, a.dense_ffn_size)
 
-    def forward(self, x: Tensor, batch: int, positions: Positions) -> tuple[Tensor, Tensor | None]:
+    def forward(self, x: Tensor, batch: int, positions: Positions) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """``x [batch * length, hidden]`` to the same shape, the router's losses and its load."""
         x = x + self.attention(self.attention_norm(x), batch, positions)
-        out, loss = self.ffn(self.ffn_norm(x)), None
-        if self.is_moe:
-            out, loss = out
-        return x + out, loss
+        out = self.ffn(self.ffn_norm(x))
+        if not self.is_moe:
+            return x + out, None, None
+        out, routing = out
+        return x + out, routing.loss, routing.load
 
 
 class Model(nn.Module):
@@ -63,6 +66,8 @@ class Model(nn.Module):
         self.norm = RMSNorm(architecture.hidden_size, architecture.norm_eps)
         if not architecture.tied_embeddings:
             self.lm_head = nn.Linear(architecture.hidden_size, architecture.vocab_size, bias=False)
+        self.activation_checkpointing = False
+        """Keep only the layers' inputs for the backward pass, and compute the layers again there."""
         self._positions: dict[int, Positions] = {}
 
     @property
@@ -78,7 +83,13 @@ class Model(nn.Module):
         x = F.embedding(tokens.flatten(), self.embedding.weight).to(self.compute_dtype)
         total = None
         for block in self.blocks:
-            x, loss = block(x, batch, positions)
+            assert isinstance(block, Block)
+            if self.activation_checkpointing and torch.is_grad_enabled():
+                x, loss, load = checkpoint(block, x, batch, positions, use_reentrant=False)
+            else:
+                x, loss, load = block(x, batch, positions)
+            if isinstance(block.ffn, MixtureOfExperts):
+                block.ffn.router.load += load
             if loss is not None:
                 total = loss if total is None else total + loss
         return self.norm(x), total

@@ -1,5 +1,7 @@
 """The mixture-of-experts block: routed experts, shared experts, and an optional norm on their sum."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -8,7 +10,7 @@ from trainer_small.architecture import Architecture
 from trainer_small.dispatch import Dispatch, apply_experts
 from trainer_small.feedforward import FeedForward
 from trainer_small.norm import RMSNorm
-from trainer_small.router import Router
+from trainer_small.router import Router, Routing
 
 
 class MixtureOfExperts(nn.Module):
@@ -16,6 +18,8 @@ class MixtureOfExperts(nn.Module):
         super().__init__()
         a = architecture
         self.dispatch: Dispatch = dispatch
+        self.experts: Callable[..., Tensor] = apply_experts
+        """Another function where the experts are spread over ranks; the two matrices are then this rank's part."""
         self.router = Router(a)
         self.gate_up_proj = nn.Parameter(torch.empty(a.num_experts, 2 * a.expert_ffn_size, a.hidden_size))
         self.down_proj = nn.Parameter(torch.empty(a.num_experts, a.hidden_size, a.expert_ffn_size))
@@ -24,11 +28,11 @@ class MixtureOfExperts(nn.Module):
         self.shared_gate = nn.Linear(a.hidden_size, 1, bias=False) if a.shared_expert_gate else None
         self.output_norm = RMSNorm(a.hidden_size, a.norm_eps) if a.moe_output_norm else None
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``x [n, hidden]`` to the same shape, and the router's losses."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Routing]:
+        """``x [n, hidden]`` to the same shape, and what the router did."""
         routing = self.router(x)
         gate_up, down = self.gate_up_proj.to(x.dtype), self.down_proj.to(x.dtype)
-        out = apply_experts(x, routing.indices, routing.weights, gate_up, down, self.dispatch)
+        out = self.experts(x, routing.indices, routing.weights, gate_up, down, self.dispatch)
         if self.shared_experts is not None:
             shared = self.shared_experts(x)
             if self.shared_gate is not None:
@@ -36,4 +40,9 @@ class MixtureOfExperts(nn.Module):
             out = out + shared
         if self.output_norm is not None:
             out = self.output_norm(out)
-        return out, routing.loss
+        return out, routing
+
+    @staticmethod
+    def expert_parameters() -> tuple[str, ...]:
+        """The parameters whose first index is the expert."""
+        return "gate_up_proj", "down_proj"

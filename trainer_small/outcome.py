@@ -25,7 +25,7 @@ def outcome(
     precision: str,
 ) -> Result:
     """Put the result together; ``step`` is the training's own when left out."""
-    config, manifest = training.config, training.reader.manifest
+    config, reader = training.config, training.reader
     counts = _counts(training)
     return Result(
         run_id=config.run_id,
@@ -35,8 +35,9 @@ def outcome(
         steps=config.training.steps,
         seed=config.seed,
         config_sha256=config.digest(),
-        corpus_sha256=manifest.corpus_sha256,
-        tokenizer_sha256=manifest.tokenizer_sha256,
+        corpus_sha256=reader.corpus_sha256,
+        tokenizer_sha256=reader.tokenizer_sha256,
+        data=reader.use(counts.tokens),
         counts=counts,
         losses=None if evaluation is None else _losses(evaluation, training.losses),
         speed=_speed(training, counts, evaluation_seconds),
@@ -82,6 +83,7 @@ def _machine(training: Training, precision: str) -> Machine:
     return Machine(
         device=torch.cuda.get_device_name() if training.device.type == "cuda" else processor_name(),
         threads=torch.get_num_threads(),
+        processes=training.parallel.ranks.size,
         dtype=training.config.dtype,
         matmul_precision=precision,
         platform=platform.platform(),

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 
 from trainer_small.architecture import Architecture
-from trainer_small.config import TrainingConfig
 from trainer_small.model import Model
+from trainer_small.training_config import TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -24,23 +24,31 @@ class Scale:
     """Factor on the run's rate."""
     weight_decay: float = 0.0
     """Factor on the run's weight decay; the product with ``learning_rate`` is 1 for all decayed groups under muP."""
+    muon: float = 1.0
+    """Factor on Muon's rate, which follows the width by itself: what the depth and the recipe's factors leave."""
 
 
 def scale_of(name: str, shape: torch.Size, architecture: Architecture, training: TrainingConfig) -> Scale:
     """The rule for the parameter ``name`` of ``Model``."""
     if training.parametrization == "standard":
-        return _standard(name, shape, architecture)
-    return _mup(name, shape, architecture, training)
+        rule = _standard(name, shape, architecture, training)
+    else:
+        rule = _mup(name, shape, architecture, training)
+    if "router" in name:
+        return _faster(rule, training.router_rate_factor)
+    return _faster(rule, training.expert_rate_factor) if len(shape) == 3 else rule
 
 
-def _standard(name: str, shape: torch.Size, architecture: Architecture) -> Scale:
+def _standard(name: str, shape: torch.Size, architecture: Architecture, training: TrainingConfig) -> Scale:
     """One rate for all; fan-in start, outputs of residual branches smaller with depth (GPT-2)."""
     if len(shape) == 1:
         return Scale(0.0 if name.endswith("bias") else 1.0)
     if name.startswith("embedding"):
         return Scale(0.02)
-    if name.startswith("lm_head") or "router" in name:
+    if name.startswith("lm_head"):
         return Scale(0.02, weight_decay=1.0)
+    if "router" in name:
+        return Scale(training.router_init_std, weight_decay=1.0)
     init = shape[-1] ** -0.5
     if _ends_branch(name):
         init *= (2 * architecture.num_layers) ** -0.5
@@ -64,18 +72,23 @@ def _mup(name: str, shape: torch.Size, architecture: Architecture, training: Tra
     if name.startswith("lm_head"):
         return _decayed(0.0, rate)
     if "router" in name:
-        return _decayed(0.02, rate)
+        return _decayed(training.router_init_std, rate)
     if not _ends_branch(name):
         return _decayed(fan_in**-0.5, rate)
     if ".ffn." in name:
         rate = training.base_expert_ffn_size / fan_in
     normed = architecture.moe_output_norm and ".ffn." in name and architecture.is_moe_layer(int(name.split(".")[1]))
     branch = 1.0 if normed else depth
-    return _decayed(0.5 * fan_in**-0.5 * branch, rate * branch)
+    return _decayed(training.branch_init_factor * fan_in**-0.5 * branch, rate * branch, branch)
 
 
-def _decayed(init: float, rate: float) -> Scale:
-    return Scale(init, rate, 1 / rate)
+def _decayed(init: float, rate: float, muon: float = 1.0) -> Scale:
+    return Scale(init, rate, 1 / rate, muon)
+
+
+def _faster(rule: Scale, factor: float) -> Scale:
+    """A rate times ``factor``, at the same decay in a step."""
+    return Scale(rule.init, rule.learning_rate * factor, rule.weight_decay / factor, rule.muon * factor)
 
 
 def _ends_branch(name: str) -> bool:

@@ -31,6 +31,19 @@ class Counts(Schema):
     """UTF-8 bytes of the training text seen, at the mean bytes per token of the training split."""
 
 
+class SourceUse(Schema):
+    """What a run took from one token folder."""
+
+    name: str
+    corpus_sha256: str
+    share: float
+    """Of the training tokens, as asked for."""
+    tokens: int
+    unique_tokens: int
+    epochs: float
+    """Passes over ``unique_tokens``: above 1 the run has seen text again."""
+
+
 class GroupLosses(Schema):
     """On the fixed validation text, or the part of it that is one group's.
 
@@ -93,6 +106,8 @@ class Health(Schema):
 class Machine(Schema):
     device: str
     threads: int
+    processes: int
+    """Of one run, each with a part of every batch."""
     dtype: str
     matmul_precision: str
     """Kernel choice of float32 products: part of what decides the rounding."""
@@ -117,6 +132,7 @@ class Result(Schema):
     config_sha256: str
     corpus_sha256: str | None = None
     tokenizer_sha256: str | None = None
+    data: tuple[SourceUse, ...] = ()
     counts: Counts | None = None
     losses: Losses | None = None
     speed: Speed | None = None

@@ -17,6 +17,8 @@ class Routing:
     """``[n, experts_per_token]``, int64."""
     weights: Tensor
     """``[n, experts_per_token]``: the gates."""
+    load: Tensor
+    """``[num_experts]``: tokens that chose each expert."""
     loss: Tensor | None
     """Weighted auxiliary and z-losses of this layer, or None."""
 
@@ -37,23 +39,24 @@ class Router(nn.Module):
         bias = torch.zeros(a.num_experts) if a.router_selection_bias else None
         self.register_buffer("selection_bias", bias)
         self.register_buffer("load", torch.zeros(a.num_experts, dtype=torch.int64), persistent=False)
+        """Tokens by expert since the last ``update_bias``."""
         self.auxiliary_loss_weight = 0.0
         self.z_loss_weight = 0.0
 
     def forward(self, x: Tensor) -> Routing:
-        """Route ``x [n, hidden]``; adds each expert's tokens to ``load``."""
+        """Route ``x [n, hidden]``. The caller adds to ``load``: a layer may be computed again for its gradient."""
         logits = F.linear(x.to(self.weight.dtype), self.weight)
         scores = logits.sigmoid() if self.sigmoid else logits.softmax(-1)
         with torch.no_grad():
             indices = self._choose(scores)
-            load = torch.bincount(indices.flatten(), minlength=scores.shape[-1])
-            self.load += load
+            chosen = indices.flatten()
+            load = torch.zeros_like(self.load).scatter_add_(0, chosen, torch.ones_like(chosen))  # bincount would sync
         weights = scores.gather(1, indices)
         if self.normalize:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)  # sigmoid scores can all underflow
         if self.scaling != 1:
             weights = weights * self.scaling
-        return Routing(indices, weights, self._losses(logits, scores, load) if self.training else None)
+        return Routing(indices, weights, load, self._losses(logits, scores, load) if self.training else None)
 
     def _choose(self, scores: Tensor) -> Tensor:
         biased = scores if self.selection_bias is None else scores + self.selection_bias

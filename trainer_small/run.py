@@ -7,7 +7,7 @@ with half the micro-batch, which changes the rounding but not the experiment; ``
 
 import gc
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
 
@@ -17,6 +17,7 @@ from fits.errors import UserError
 from trainer_small.attempts import Attempt, add_attempt, fitted_to_memory, smaller_micro_batch
 from trainer_small.config import RunConfig
 from trainer_small.lock import Busy, locked
+from trainer_small.ranks import first_of_ranks, several_ranks
 from trainer_small.result import Result, is_final, read_result, write_failure
 from trainer_small.run_loop import RunLoop, RunProgress
 from trainer_small.trunk import TrunkNotReady
@@ -50,7 +51,7 @@ def run_one(
     directory = Path(directory)
     config = RunConfig.load(directory / "config.yaml")
     try:
-        with locked(directory) as hold:
+        with locked(directory) if first_of_ranks() else nullcontext() as hold:
             result = read_result(directory)
             if result and is_final(directory):
                 if result.config_sha256 != config.digest():
@@ -59,7 +60,11 @@ def run_one(
                         "give the changed run a new folder."
                     )
                 return result
-            return _train(directory, config, on_progress, lambda: hold.lost or (stop is not None and stop()))
+
+            def stopping() -> bool:
+                return (hold is not None and hold.lost) or (stop is not None and stop())
+
+            return _train(directory, config, on_progress, stopping)
     except Busy:
         raise RunBusy(f"{directory}: another process is training this run; wait for it or stop it.") from None
 
@@ -80,6 +85,9 @@ def _train(
             smaller = smaller_micro_batch(fitted.training) if _is_out_of_memory(error) else None
             if smaller is None:
                 _fail(directory, config, error)
+            if several_ranks():  # the others wait for this one in vain: torchrun ends them, and all begin again
+                add_attempt(directory, Attempt(outcome="out of memory", micro_batch_tokens=smaller))
+                raise
         # Here, where the error and the model it holds are gone.
         gc.collect()
         if torch.cuda.is_available():

@@ -23,11 +23,13 @@ from trainer_small.memory import reset_peak_memory
 from trainer_small.metrics import append_metrics, truncate_metrics
 from trainer_small.numerics import set_matmul_precision
 from trainer_small.outcome import outcome
+from trainer_small.ranks import join_ranks
 from trainer_small.result import Result, Router, Status, result_path
 from trainer_small.schedule import learning_rate_factor
-from trainer_small.token_reader import TokenReader, ValidationTokens
+from trainer_small.token_reader import TokenReader
 from trainer_small.training import Diverged, Training
 from trainer_small.trunk import before_decay_digest, find_trunk_state
+from trainer_small.validation_tokens import ValidationTokens
 
 _METRIC_LINES = 200
 """Lines of training metrics in a whole run."""
@@ -54,21 +56,24 @@ class RunLoop:
         self.directory, self.config = directory, config
         self.on_progress, self.stop = on_progress, stop
         self.metrics = directory / "metrics.jsonl"
-        self.device = choose_device(config)
+        self.ranks = join_ranks()
+        self.device = choose_device(config, self.ranks.local_rank)
         reset_peak_memory()
         self.precision = set_matmul_precision(self.device, config.architecture.hidden_size)
         training = config.training
-        tokens = directory / config.data.tokens  # an absolute path stays what it is
-        self.reader = TokenReader(tokens, training.sequence_length, config.seed)
-        if self.reader.manifest.vocab_size > config.architecture.vocab_size:
+        sources = [  # an absolute path stays what it is
+            source.model_copy(update={"tokens": str(directory / source.tokens)}) for source in config.data.sources
+        ]
+        self.reader = TokenReader(sources, training.sequence_length, config.seed)
+        if self.reader.vocab_size > config.architecture.vocab_size:
             raise UserError(
-                f"{tokens} uses a vocabulary of {self.reader.manifest.vocab_size}, above vocab_size "
+                f"{sources[0].tokens} uses a vocabulary of {self.reader.vocab_size}, above vocab_size "
                 f"{config.architecture.vocab_size} of run {config.run_id}; make them agree."
             )
-        self.validation = ValidationTokens(tokens, config.evaluation.validation_bytes)
-        self.identity = f"{config.digest()} {self.reader.manifest.train.sha256}"
-        self.trunk_identity = f"{before_decay_digest(config)} {self.reader.manifest.train.sha256}"
-        self.training = Training(config, self.reader, self.device)
+        self.validation = ValidationTokens(sources, config.evaluation.validation_bytes)
+        self.identity = f"{config.digest()} {self.reader.identity}"
+        self.trunk_identity = f"{before_decay_digest(config)} {self.reader.identity}"
+        self.training = Training(config, self.reader, self.device, self.ranks)
         self.evaluation_seconds = 0.0
         self.points = {training.steps >> shift for shift in range(1, config.evaluation.earlier_points + 1)} - {0}
         self.kept = {training.step_at(tokens) for tokens in config.saved_at}
@@ -87,30 +92,35 @@ class RunLoop:
                 if training.step in self.points and training.step < steps:
                     self._evaluate()
                 if training.step in self.kept:
-                    keep_checkpoint(self.directory, training.step, self._state())
+                    self._save(keep_checkpoint)
                 now = time.monotonic()
                 if self.on_progress and now - last_progress > _PROGRESS_SECONDS:
                     last_progress = now
                     self.on_progress(self._progress())
                 stopping = self.stop is not None and training.step < steps and self.stop()
-                if stopping or now - last_checkpoint > self.config.checkpoint_seconds:
-                    save_checkpoint(self.directory, training.step, self._state())
+                due = now - last_checkpoint > self.config.checkpoint_seconds
+                stopping, due = self.ranks.agree(stopping), self.ranks.agree(due)
+                if stopping or due:
+                    self._save(save_checkpoint)
                     last_checkpoint = time.monotonic()
                 if stopping:
                     return self._result("interrupted", None, None)
             training.settle()
         except Diverged as end:
             result = self._result("diverged", None, None, reason=end.cause, step=end.step)
-            result.save(result_path(self.directory))
+            if self.ranks.is_first:
+                result.save(result_path(self.directory))
             return result
         evaluation, load = self._evaluate()
-        save_checkpoint(self.directory, steps, self._state())
+        self._save(save_checkpoint)
         result = self._result("done", evaluation, load)
-        result.save(result_path(self.directory))
+        if self.ranks.is_first:
+            result.save(result_path(self.directory))
         return result
 
     def _resume(self) -> None:
-        remove_partial_checkpoints(self.directory)
+        if self.ranks.is_first:
+            remove_partial_checkpoints(self.directory)
         state = load_checkpoint(self.directory, self.device)
         if state is not None:
             if state["identity"] != self.identity:
@@ -120,7 +130,8 @@ class RunLoop:
                 )
             self.training.restore(state)
             self.evaluation_seconds = state["evaluation_seconds"]
-        truncate_metrics(self.metrics, self.training.step)
+        if self.ranks.is_first:
+            truncate_metrics(self.metrics, self.training.step)
         if state is None and self.config.trunk is not None:
             self._leave_trunk()
 
@@ -134,9 +145,15 @@ class RunLoop:
                 "make them agree, or train the trunk again in a new folder."
             )
         self.training.restore(state | {"seconds": 0.0})
-        truncate_metrics(self.metrics, 0)
+        if self.ranks.is_first:
+            truncate_metrics(self.metrics, 0)
         for step in range(self.every, self.training.step + 1, self.every):
             self._record(step)
+
+    def _save(self, write: Callable[[Path, int, dict[str, Any]], Path]) -> None:
+        state = self._state()  # takes all ranks
+        if self.ranks.is_first:
+            write(self.directory, self.training.step, state)
 
     def _state(self) -> dict[str, Any]:
         return self.training.state() | {
@@ -150,8 +167,7 @@ class RunLoop:
         training.settle()
         recipe = self.config.training
         stretch = slice(max(0, step - self.every), step)
-        append_metrics(
-            self.metrics,
+        self._note(
             {
                 "step": step,
                 "tokens": recipe.tokens_at(step),
@@ -175,8 +191,7 @@ class RunLoop:
         evaluation, load = evaluate(self.training.model, self.validation, recipe.sequence_length, batch, self.device)
         self.evaluation_seconds += time.perf_counter() - started
         step = self.training.step
-        append_metrics(
-            self.metrics,
+        self._note(
             {
                 "step": step,
                 "tokens": recipe.tokens_at(step),
@@ -186,6 +201,10 @@ class RunLoop:
             },
         )
         return evaluation, load
+
+    def _note(self, line: dict[str, float]) -> None:
+        if self.ranks.is_first:
+            append_metrics(self.metrics, line)
 
     def _progress(self) -> RunProgress:
         training = self.training
@@ -218,14 +237,14 @@ class RunLoop:
         )
 
 
-def choose_device(config: RunConfig) -> torch.device:
-    """The device the run asks for, or for ``auto`` the best there is.
+def choose_device(config: RunConfig, local_rank: int = 0) -> torch.device:
+    """The device the run asks for, or for ``auto`` the best there is; the process's own GPU of several.
 
     Raises:
         UserError: CUDA is asked for and not there.
     """
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError(f"run {config.run_id}: device is 'cuda' but torch sees no GPU here; set device to 'cpu'.")
-    if config.device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(config.device)
+    if config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available()):
+        return torch.device("cuda", local_rank)
+    return torch.device("cpu")

@@ -2,7 +2,7 @@
 
 import math
 
-from trainer_small.config import TrainingConfig
+from trainer_small.training_config import TrainingConfig
 
 
 def learning_rate_factor(training: TrainingConfig, step: int) -> float:

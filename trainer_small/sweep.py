@@ -6,6 +6,7 @@ from typing import Literal, Self
 
 from pydantic import model_validator
 
+from fits.html import card
 from fits.schema import Count, Schema
 from trainer_small.config import DataConfig, RunConfig, RunSpec
 from trainer_small.run_memory import run_memory_bytes
@@ -31,6 +32,8 @@ class RunCost:
 
 @dataclass(frozen=True)
 class SweepCost:
+    """What a sweep will take, run by run and in all."""
+
     runs: tuple[RunCost, ...]
 
     @property
@@ -95,6 +98,18 @@ class Sweep(Schema):
                 )
             if trunk.trunk is not None and run.first_step <= trunk.first_step:
                 raise ValueError(f"run '{run.run_id}' leaves its trunk '{trunk.run_id}' before that leaves its own")
+
+    def _repr_html_(self) -> str:
+        cost = self.cost()
+        return card(
+            self.name,
+            about=f"{self.purpose}; {len(cost.runs)} runs, {cost.tokens:.3g} tokens, {cost.train_flops:.3g} FLOP",
+            columns=["run", "for", "parameters", "active", "tokens", "FLOP"],
+            rows=[
+                [run.run_id, run.purpose, each.params_total, each.params_active, each.tokens, float(each.train_flops)]
+                for run, each in zip(self.runs, cost.runs, strict=True)
+            ],
+        )
 
     def cost(self) -> SweepCost:
         """Parameters, tokens and FLOPs of every run, by the exact counts of its architecture."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fits.errors import UserError
+from fits.html import card
 from trainer_small.config import RunConfig, RunSpec
 from trainer_small.lock import is_locked
 from trainer_small.metrics import last_record, read_metrics
@@ -43,9 +44,21 @@ class RunStatus:
 
 @dataclass(frozen=True)
 class SweepStatus:
+    """Where every run of a sweep stands."""
+
     runs: tuple[RunStatus, ...]
     interrupted: bool = False
     """The call that trained the sweep was stopped by a signal."""
+
+    def _repr_html_(self) -> str:
+        return card(
+            ", ".join(f"{count} {status}" for status, count in self.count().items()),
+            columns=["run", "status", "step", "loss", "why"],
+            rows=[
+                [run.run_id, run.status, run.step, "" if run.loss is None else f"{run.loss:.4f}", run.reason or ""]
+                for run in self.runs
+            ],
+        )
 
     def count(self) -> dict[str, int]:
         """Runs by status."""

@@ -1,121 +1,155 @@
-"""Reading token shards: training windows by seed and position alone, validation as whole documents."""
+"""Reading token folders to train on: windows by seed and position alone, from one source or a mixture of several."""
 
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from fits.errors import UserError
-from trainer_small.documents import Split
-from trainer_small.tokens import SplitCounts, read_manifest
-
-
-class _SplitFiles:
-    """One split, memory-mapped: ``tokens``; by document ``ends``, ``bytes``, ``keys`` (of the text) and ``groups``."""
-
-    def __init__(self, folder: Path, split: Split) -> None:
-        self.manifest = read_manifest(folder)
-        counts = getattr(self.manifest, split)
-        path = folder / f"{split}.tokens"
-        expected = counts.tokens * np.dtype(self.manifest.dtype).itemsize
-        if not path.is_file() or path.stat().st_size != expected:
-            raise UserError(f"{path} is missing or not {expected} bytes long; remove {folder} and prepare it again.")
-        self.tokens = np.memmap(path, dtype=self.manifest.dtype, mode="r")
-        documents = np.load(folder / f"{split}.documents.npy", allow_pickle=False)
-        self.ends, self.bytes, self.keys, self.groups = documents.T
-        self.counts: SplitCounts = counts
+from trainer_small.config import TokenSource
+from trainer_small.mixture import Interleaving
+from trainer_small.result import SourceUse
+from trainer_small.token_files import TokenFiles
 
 
 class TokenReader:
     """Training windows in an order that depends on the seed and the position alone.
 
-    Every epoch shuffles the documents, joins them, cuts the stream into windows of ``sequence_length`` targets and
-    shuffles the windows, so that the windows of one batch come from all over the corpus.
+    Every epoch of a source shuffles its documents, joins them, cuts the stream into windows of ``sequence_length``
+    targets and shuffles the windows, so that the windows of one batch come from all over the corpus. Several sources
+    are interleaved window by window; each counts its own epochs.
+
+    Memory: about 40 bytes a document and 8 a window; the tokens stay on disk.
+
+    Args:
+        sources: a token folder, or several with their weights, all made with one tokenizer.
 
     Raises:
-        UserError: the folder holds no tokens, or fewer than one window.
+        UserError: a folder holds no tokens, fewer than one window, or those of another tokenizer.
     """
 
-    def __init__(self, folder: str | Path, sequence_length: int, seed: int) -> None:
-        self._files = _SplitFiles(Path(folder), "train")
-        self.manifest = self._files.manifest
-        self.sequence_length, self._seed = sequence_length, seed
-        self.windows = (self._files.counts.tokens - 1) // sequence_length
-        """Windows of one epoch."""
-        if self.windows < 1:
-            raise UserError(
-                f"{folder} has {self._files.counts.tokens} training tokens, fewer than sequence_length "
-                f"{sequence_length} + 1; use a larger corpus or shorter sequences."
-            )
-        self._epoch = -1
+    def __init__(self, sources: str | Path | Sequence[TokenSource], sequence_length: int, seed: int) -> None:
+        if isinstance(sources, str | Path):
+            sources = [TokenSource(tokens=str(sources))]
+        self.sequence_length = sequence_length
+        self.sources = tuple(_Source(source, sequence_length, (seed, number)) for number, source in enumerate(sources))
+        first = self.sources[0].files.manifest
+        for source in self.sources:
+            if source.files.manifest.tokenizer_sha256 != first.tokenizer_sha256:
+                raise UserError(
+                    f"{source.folder} and {self.sources[0].folder} are made with different tokenizers; "
+                    "prepare all sources of a mixture with the same one."
+                )
+        self._interleaving = Interleaving([source.weight for source in sources])
+        self.vocab_size, self.end_of_text = first.vocab_size, first.end_of_text
+        self.tokenizer_sha256 = first.tokenizer_sha256
+
+    @property
+    def corpus_sha256(self) -> str:
+        """Of the one corpus, or of the corpora's hashes and their shares."""
+        if len(self.sources) == 1:
+            return self.sources[0].files.manifest.corpus_sha256
+        corpora = [source.files.manifest.corpus_sha256 for source in self.sources]
+        return hashlib.sha256(repr(list(zip(corpora, self._interleaving.shares, strict=True))).encode()).hexdigest()
+
+    @property
+    def identity(self) -> str:
+        """Of what is read and in which order: part of a checkpoint's."""
+        parts = [source.files.split.sha256 for source in self.sources]
+        shares = [] if len(parts) == 1 else list(self._interleaving.shares)
+        return " ".join(map(str, parts + shares))
 
     def batch(self, position: int, count: int) -> np.ndarray:
         """Windows ``position .. position + count``, int64 ``[count, sequence_length + 1]``: inputs and next tokens."""
         out = np.empty((count, self.sequence_length + 1), dtype=np.int64)
         for row in range(count):
-            epoch, window = divmod(position + row, self.windows)
-            if epoch != self._epoch:
-                self._shuffle(epoch)
-            self._read(int(self._order[window]) * self.sequence_length, out[row])
+            source, window = self._interleaving.at(position + row)
+            self.sources[source].read(window, out[row])
         return out
 
     def epochs(self, tokens: int) -> float:
-        """Passes over the training text that ``tokens`` targets make."""
-        return tokens / (self.windows * self.sequence_length)
+        """Passes that ``tokens`` targets make over the source that is repeated most."""
+        return max(use.epochs for use in self.use(tokens))
 
     def text_bytes(self, tokens: int) -> int:
-        """UTF-8 bytes of the text behind ``tokens`` targets, at the mean of the split."""
-        return round(tokens * self._files.counts.bytes / self._files.counts.tokens)
+        """UTF-8 bytes of the text behind ``tokens`` targets, at each source's mean."""
+        return sum(source.text_bytes(use.tokens) for source, use in zip(self.sources, self.use(tokens), strict=True))
 
-    def _shuffle(self, epoch: int) -> None:
-        random = np.random.default_rng((self._seed, epoch))
-        ends = self._files.ends
+    def use(self, tokens: int) -> tuple[SourceUse, ...]:
+        """What ``tokens`` targets take from each source."""
+        counts = self._interleaving.counts(tokens // self.sequence_length)
+        parts = zip(self.sources, self._interleaving.shares, counts, strict=True)
+        return tuple(source.use(share, int(count)) for source, share, count in parts)
+
+
+class _Source:
+    """The windows of one folder, epoch after epoch."""
+
+    def __init__(self, source: TokenSource, sequence_length: int, seed: tuple[int, int]) -> None:
+        self.folder, self._length, self._seed = source.tokens, sequence_length, seed
+        self.files = TokenFiles(source.tokens, "train")
+        self.tokens = self.files.split.tokens
+        self.windows = (self.tokens - 1) // sequence_length
+        """Windows of one epoch."""
+        if self.windows < 1:
+            raise UserError(
+                f"{self.folder} has {self.tokens} training tokens, fewer than sequence_length "
+                f"{sequence_length} + 1; use a larger corpus or shorter sequences."
+            )
+        self._epoch = _NO_EPOCH
+
+    def read(self, window: int, out: np.ndarray) -> None:
+        epoch, window = divmod(window, self.windows)
+        if epoch != self._epoch.number:
+            self._epoch = self._shuffle(epoch)
+        self._read(int(self._epoch.order[window]) * self._length, out)
+
+    def text_bytes(self, tokens: int) -> int:
+        return round(tokens * self.files.split.bytes / self.tokens)
+
+    def use(self, share: float, windows: int) -> SourceUse:
+        return SourceUse(
+            name=Path(self.folder).name,
+            corpus_sha256=self.files.manifest.corpus_sha256,
+            share=share,
+            tokens=windows * self._length,
+            unique_tokens=self.windows * self._length,
+            epochs=windows / self.windows,
+        )
+
+    def _shuffle(self, number: int) -> "_Epoch":
+        seed, source = self._seed
+        random = np.random.default_rng((seed, number, source) if source else (seed, number))
+        ends = self.files.document_ends()
         starts = np.concatenate(([0], ends[:-1]))
         order = random.permutation(len(ends))
-        self._starts = starts[order]
-        self._joined_ends = (ends - starts)[order].cumsum()
-        self._order = random.permutation(self.windows)
-        self._epoch = epoch
+        return _Epoch(number, starts[order], (ends - starts)[order].cumsum(), random.permutation(self.windows))
 
     def _read(self, start: int, out: np.ndarray) -> None:
         """Copy the joined stream from ``start`` on into ``out``."""
-        document = int(np.searchsorted(self._joined_ends, start, side="right"))
+        ends, starts = self._epoch.document_ends, self._epoch.document_starts
+        document = int(np.searchsorted(ends, start, side="right"))
         filled = 0
         while filled < len(out):
-            end = int(self._joined_ends[document])
-            before = int(self._joined_ends[document - 1]) if document else 0
-            source = int(self._starts[document]) + (start - before)
+            end = int(ends[document])
+            before = int(ends[document - 1]) if document else 0
             size = min(end - start, len(out) - filled)
-            out[filled : filled + size] = self._files.tokens[source : source + size]
+            self.files.read(int(starts[document]) + (start - before), out[filled : filled + size])
             filled, start, document = filled + size, start + size, document + 1
 
 
-class ValidationTokens:
-    """Whole validation documents up to a budget of bytes: the same text whatever the tokenizer.
+@dataclass(frozen=True)
+class _Epoch:
+    """One order of a source's documents and windows."""
 
-    Documents come in the order of a hash of their text, so that a small budget is a fair sample of the split;
-    those above a sixteenth of the budget come last, shortest first: one long document would decide the loss.
+    number: int
+    document_starts: np.ndarray
+    """In the files, by place in the shuffled stream."""
+    document_ends: np.ndarray
+    """In the shuffled stream."""
+    order: np.ndarray
 
-    Attributes:
-        inputs, targets: int64 ``[tokens]``; the first input is the end-of-text token.
-        document: int64 ``[tokens]``, the document of each target, from 0.
-        bytes: int64 ``[documents]``.
-        group: int64 ``[documents]``, an index into ``groups``, the names.
-        unigram_losses: float64 ``[tokens]``, nats of each target by its share of the training text; a token that is
-            not in it counts as met once (arXiv 2407.13623, section 3.1).
-    """
 
-    def __init__(self, folder: str | Path, budget_bytes: int | None) -> None:
-        files = _SplitFiles(Path(folder), "validation")
-        order = np.argsort(files.keys)
-        if budget_bytes is not None:
-            order = np.lexsort((files.keys, np.where(files.bytes > budget_bytes // 16, files.bytes, 0)))
-            total = files.bytes[order].cumsum()
-            order = order[: int(np.searchsorted(total, budget_bytes)) + 1]  # the document that reaches it counts
-        starts = np.concatenate(([0], files.ends[:-1]))
-        parts = [files.tokens[starts[document] : files.ends[document]] for document in order]
-        self.targets = np.concatenate(parts).astype(np.int64)
-        self.inputs = np.concatenate(([files.manifest.end_of_text], self.targets[:-1])).astype(np.int64)
-        self.document = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
-        self.bytes, self.group, self.groups = files.bytes[order], files.groups[order], files.manifest.groups
-        counts = np.maximum(np.load(Path(folder) / "unigram.npy", allow_pickle=False), 1)
-        self.unigram_losses = (np.log(counts.sum()) - np.log(counts))[self.targets]
+_NO_EPOCH = _Epoch(-1, np.empty(0), np.empty(0), np.empty(0))

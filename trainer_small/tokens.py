@@ -1,10 +1,8 @@
-"""Token shards: a corpus tokenized once into files that can be memory-mapped."""
+"""A token folder: a corpus tokenized once into shards that can be memory-mapped, and the manifest that says so."""
 
 import hashlib
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
@@ -12,29 +10,33 @@ import numpy as np
 from tokenizers import Tokenizer
 
 from fits.errors import UserError
+from fits.files import read_json, write_json
 from fits.schema import Schema
-from trainer_small.documents import Document, Split, read_documents
+from trainer_small.documents import Split, corpus_file, line_spans
+from trainer_small.lock import locked
+from trainer_small.token_shards import Shard, ShardWriter, unigram_file
 
 END_OF_TEXT = "<|endoftext|>"
 _SPLITS: tuple[Split, ...] = ("train", "validation")
-_BATCH_CHARACTERS = 2**22
-"""Text held at a time while tokenizing."""
+_SHARD_BYTES = 2**26
+"""Of the corpus file behind one shard: what is done again, at most, after an interruption."""
 
 
-class SplitCounts(Schema):
+class SplitTokens(Schema):
     tokens: int
     """With one end-of-text token after each document."""
     bytes: int
     """UTF-8 bytes of the text."""
     documents: int
     sha256: str
-    """Of the token file."""
+    """Of the shards' own hashes, in their order."""
+    shards: tuple[Shard, ...]
 
 
 class TokensManifest(Schema):
     """``manifest.json`` of a token folder: what it was made from and how much there is."""
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     corpus_sha256: str
     tokenizer_sha256: str
     vocab_size: int
@@ -42,8 +44,8 @@ class TokensManifest(Schema):
     dtype: Literal["uint16", "uint32"]
     groups: tuple[str, ...]
     """What documents belong to: languages, say."""
-    train: SplitCounts
-    validation: SplitCounts
+    train: SplitTokens
+    validation: SplitTokens
 
 
 def prepare_tokens(
@@ -53,10 +55,10 @@ def prepare_tokens(
     *,
     on_progress: Callable[[int], None] | None = None,
 ) -> TokensManifest:
-    """Tokenize a corpus into ``out``: ``<split>.tokens``, ``<split>.documents.npy`` and ``manifest.json``.
+    """Tokenize a corpus into the folder ``out``, on all cores.
 
-    ``unigram.npy`` has how often each id occurs in the training text, for the unigram-normalised loss.
-    Memory stays bounded by a batch of documents. The folder appears whole or not at all; when it is there and
+    Every piece of the corpus becomes a shard of its own, so memory stays bounded and a call that was stopped (or
+    killed, or ran out of disk) carries on where it was. The folder appears whole or not at all; when it is there and
     was made from the same corpus and tokenizer, nothing is done.
 
     Args:
@@ -65,48 +67,33 @@ def prepare_tokens(
         on_progress: called with the bytes of text done so far.
 
     Raises:
-        UserError: a file is missing or malformed, a split is empty, or ``out`` holds other tokens.
+        UserError: a file is missing or malformed, a split is empty, the disk is full, or ``out`` holds other tokens.
     """
-    out = Path(out)
+    corpus, out = Path(corpus), Path(out)
     tokenizer, end_of_text, tokenizer_sha256 = _load_tokenizer(Path(tokenizer_file))
-    corpus_sha256 = _corpus_sha256(Path(corpus))
+    source = {"corpus_sha256": _corpus_sha256(corpus), "tokenizer_sha256": tokenizer_sha256}
     if out.exists():
-        manifest = read_manifest(out)
-        if (manifest.corpus_sha256, manifest.tokenizer_sha256) != (corpus_sha256, tokenizer_sha256):
-            raise UserError(
-                f"{out} holds tokens of another corpus or tokenizer than {corpus} and {tokenizer_file}; "
-                "remove it or choose another folder."
-            )
-        return manifest
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+        return _same(out, source, corpus, tokenizer_file)
+    partial = out.parent / f".{out.name}.partial"
     try:
-        vocab_size = tokenizer.get_vocab_size()
-        dtype: Literal["uint16", "uint32"] = "uint16" if vocab_size <= 2**16 else "uint32"
-        done = 0
-        counts: dict[Split, SplitCounts] = {}
-        groups: dict[str, int] = {}
-        for split in _SPLITS:
-            writer = _SplitWriter(tokenizer, end_of_text, dtype, partial, groups)
-            counts[split] = writer.write(Path(corpus), split, done, on_progress)
-            done += counts[split].bytes
-        manifest = TokensManifest(
-            corpus_sha256=corpus_sha256,
-            tokenizer_sha256=tokenizer_sha256,
-            vocab_size=vocab_size,
-            end_of_text=end_of_text,
-            dtype=dtype,
-            groups=tuple(groups),
-            train=counts["train"],
-            validation=counts["validation"],
-        )
-        manifest.save(partial / "manifest.json")
-        partial.chmod(0o755)
-        partial.rename(out)
+        partial.mkdir(parents=True, exist_ok=True)
+        with locked(partial, wait=True):
+            if out.exists():  # another process has made it meanwhile
+                shutil.rmtree(partial, ignore_errors=True)
+                return _same(out, source, corpus, tokenizer_file)
+            _begin(partial, source | {"shard_bytes": _SHARD_BYTES})
+            writer = ShardWriter(tokenizer, end_of_text, partial, on_progress)
+            manifest = _manifest(writer, source, {split: _write_split(writer, corpus, split) for split in _SPLITS})
+            manifest.save(partial / "manifest.json")
+            (partial / "source.json").unlink()
+            (partial / ".lock").unlink()
+            partial.rename(out)
     except OSError as error:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise UserError(f"{out} cannot be written: {error.strerror}.") from None
-    except BaseException:
+        raise UserError(
+            f"{out} cannot be written: {error.strerror}; mend it and run the same command again, "
+            f"what was done is kept in {partial}."
+        ) from None
+    except UserError:
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return manifest
@@ -121,6 +108,16 @@ def read_manifest(folder: str | Path) -> TokensManifest:
     if not path.is_file():
         raise UserError(f"{folder} holds no tokens (no manifest.json); remove it and prepare the tokens again.")
     return TokensManifest.load(path)
+
+
+def _same(out: Path, source: dict[str, str], corpus: Path, tokenizer_file: str | Path) -> TokensManifest:
+    manifest = read_manifest(out)
+    if any(getattr(manifest, key) != value for key, value in source.items()):
+        raise UserError(
+            f"{out} holds tokens of another corpus or tokenizer than {corpus} and {tokenizer_file}; "
+            "remove it or choose another folder."
+        )
+    return manifest
 
 
 def _load_tokenizer(path: Path) -> tuple[Tokenizer, int, str]:
@@ -142,59 +139,55 @@ def _load_tokenizer(path: Path) -> tuple[Tokenizer, int, str]:
 def _corpus_sha256(corpus: Path) -> str:
     digest = hashlib.sha256()
     for split in _SPLITS:
-        next(read_documents(corpus, split), None)  # names a missing or malformed file
-        with (corpus / f"{split}.jsonl").open("rb") as handle:
+        with corpus_file(corpus, split).open("rb") as handle:
             digest.update(hashlib.file_digest(handle, "sha256").digest())
     return digest.hexdigest()
 
 
-@dataclass(frozen=True)
-class _SplitWriter:
-    tokenizer: Tokenizer
-    end_of_text: int
-    dtype: str
-    folder: Path
-    groups: dict[str, int]
-    """Filled with the groups that are met, numbered from 0."""
-
-    def write(self, corpus: Path, split: Split, done: int, on_progress: Callable[[int], None] | None) -> SplitCounts:
-        digest = hashlib.sha256()
-        rows: list[tuple[int, int, int, int]] = []
-        unigram = np.zeros(self.tokenizer.get_vocab_size(), dtype=np.int64)
-        end = size = 0
-        with (self.folder / f"{split}.tokens").open("wb") as handle:
-            for batch in _batches(read_documents(corpus, split)):
-                texts = [document.text for document in batch]
-                encodings = self.tokenizer.encode_batch_fast(texts, add_special_tokens=False)
-                ids = [np.array([*encoding.ids, self.end_of_text], dtype=self.dtype) for encoding in encodings]
-                joined = np.concatenate(ids)
-                unigram += np.bincount(joined, minlength=len(unigram))
-                handle.write(joined.tobytes())
-                digest.update(joined.tobytes())
-                for document, own in zip(batch, ids, strict=True):
-                    text = document.text.encode()
-                    end += len(own)
-                    size += len(text)
-                    key = int.from_bytes(hashlib.sha256(text).digest()[:7])
-                    rows.append((end, len(text), key, self.groups.setdefault(document.source, len(self.groups))))
-                if on_progress:
-                    on_progress(done + size)
-        if not rows:
-            raise UserError(f"{corpus}/{split}.jsonl has no documents; make the corpus from more text.")
-        np.save(self.folder / f"{split}.documents.npy", np.array(rows, dtype=np.int64), allow_pickle=False)
-        if split == "train":
-            np.save(self.folder / "unigram.npy", unigram, allow_pickle=False)
-        return SplitCounts(tokens=end, bytes=size, documents=len(rows), sha256=digest.hexdigest())
+def _begin(partial: Path, source: dict[str, str | int]) -> None:
+    """Forget what is left of another corpus, tokenizer or size of shards."""
+    path = partial / "source.json"
+    if not path.exists() or read_json(path) != source:
+        for old in partial.glob("*.*"):
+            if old.name != ".lock":
+                old.unlink()
+        write_json(path, source)
 
 
-def _batches(documents: Iterator[Document]) -> Iterator[list[Document]]:
-    batch: list[Document] = []
-    size = 0
-    for document in documents:
-        batch.append(document)
-        size += len(document.text)
-        if size >= _BATCH_CHARACTERS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
+def _write_split(writer: ShardWriter, corpus: Path, split: Split) -> SplitTokens:
+    spans = line_spans(corpus, split, _SHARD_BYTES)
+    shards = tuple(
+        writer.write(corpus, split, f"{split}-{index:05d}", start, end) for index, (start, end) in enumerate(spans)
+    )
+    documents = sum(shard.documents for shard in shards)
+    if not documents:
+        raise UserError(f"{corpus}/{split}.jsonl has no documents; make the corpus from more text.")
+    return SplitTokens(
+        tokens=sum(shard.tokens for shard in shards),
+        bytes=sum(shard.bytes for shard in shards),
+        documents=documents,
+        sha256=hashlib.sha256("".join(shard.sha256 for shard in shards).encode()).hexdigest(),
+        shards=shards,
+    )
+
+
+def _manifest(writer: ShardWriter, source: dict[str, str], splits: dict[Split, SplitTokens]) -> TokensManifest:
+    """Sum up, and put the shards' counts of ids together."""
+    unigram = np.zeros(writer.vocab_size, dtype=np.int64)
+    for shard in splits["train"].shards:
+        unigram += np.load(unigram_file(writer.folder, shard.name), allow_pickle=False)
+    np.save(writer.folder / "unigram.npy", unigram, allow_pickle=False)
+    for shard in (*splits["train"].shards, *splits["validation"].shards):
+        unigram_file(writer.folder, shard.name).unlink()
+        (writer.folder / f"{shard.name}.json").unlink()
+    groups = (group for split in _SPLITS for shard in splits[split].shards for group in shard.groups)
+    return TokensManifest(
+        corpus_sha256=source["corpus_sha256"],
+        tokenizer_sha256=source["tokenizer_sha256"],
+        vocab_size=writer.vocab_size,
+        end_of_text=writer.end_of_text,
+        dtype=writer.dtype,
+        groups=tuple(dict.fromkeys(groups)),
+        train=splits["train"],
+        validation=splits["validation"],
+    )

@@ -6,11 +6,14 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainer_small.compiled import compile_model
 from trainer_small.config import RunConfig
-from trainer_small.loss import linear_cross_entropy
 from trainer_small.model import Model
+from trainer_small.objective import training_loss
 from trainer_small.optimizer import make_optimizer, set_learning_rate
+from trainer_small.parallel import Parallel
 from trainer_small.parametrization import initialize
+from trainer_small.ranks import Ranks
 from trainer_small.token_reader import TokenReader
 
 _SPIKE_WINDOW, _SPIKE_SIGMAS = 128, 6.0
@@ -27,7 +30,9 @@ class Diverged(Exception):
 class Training:
     """Model, optimizer and history; everything that a checkpoint must bring back."""
 
-    def __init__(self, config: RunConfig, reader: TokenReader, device: torch.device) -> None:
+    def __init__(
+        self, config: RunConfig, reader: TokenReader, device: torch.device, ranks: Ranks | None = None
+    ) -> None:
         self.config, self.reader, self.device = config, reader, device
         training = config.training
         self.model = Model(
@@ -40,8 +45,12 @@ class Training:
         for router in self.model.routers():
             router.auxiliary_loss_weight = training.balancing_rate if training.balancing == "auxiliary_loss" else 0.0
             router.z_loss_weight = training.router_z_loss
+        self.model.activation_checkpointing = config.activation_checkpointing
+        self.parallel = Parallel(ranks or Ranks(), config.parallel, self.model)
+        if config.compile:
+            compile_model(self.model, by_layer=self.parallel.sharded)
         self.optimizer = make_optimizer(self.model, training)
-        self.parameters = list(self.model.parameters())
+        self.parallel.split_groups(self.optimizer)
         self.step = 0
         self.seconds = 0.0
         """Spent on steps by this run itself: a branch's trunk counts its own."""
@@ -59,21 +68,24 @@ class Training:
         """
         started = time.perf_counter()
         training = self.config.training
-        windows = training.batch_tokens // training.sequence_length
-        batch = torch.from_numpy(self.reader.batch(self.step * windows, windows)).to(self.device)
+        windows = training.batch_at(self.step) // training.sequence_length
+        first, own = self.parallel.rows(windows)
+        position = training.tokens_at(self.step) // training.sequence_length + first
+        batch = torch.from_numpy(self.reader.batch(position, own)).to(self.device)
         micro = (training.micro_batch_tokens or training.batch_tokens) // training.sequence_length
         set_learning_rate(self.optimizer, training, self.step)
         loss = torch.zeros((), device=self.device)
         for part in batch.split(micro):
-            share = len(part) / windows
-            hidden, router_loss = self.model(part[:, :-1])
-            part_loss = linear_cross_entropy(hidden, self.model.head, part[:, 1:].reshape(-1))
-            total = part_loss if router_loss is None else part_loss + router_loss
-            (total * share).backward()
+            share = len(part) / own
+            part_loss, objective = training_loss(self.model, part)
+            (objective * share).backward()
             loss += part_loss.detach() * share
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, training.grad_clip or torch.inf, foreach=True)
+        loss = self.parallel.ranks.mean(loss)
+        self.parallel.average_gradients()
+        norm = self.parallel.clip_gradients(training.grad_clip or torch.inf)
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.parallel.sum_router_loads()
         for router in self.model.routers():
             router.update_bias(training.balancing_rate if training.balancing == "bias" else 0.0)
         self._pending.append((loss, norm))
@@ -106,17 +118,20 @@ class Training:
     def state(self) -> dict[str, Any]:
         """Tensors and plain values only. Nothing in a step is random, so no generator is part of it."""
         self.settle()
+        model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
+        self.parallel.gather(model, optimizer, self.optimizer)
         return {
             "step": self.step,
             "seconds": self.seconds,
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
+            "model": model,
+            "optimizer": optimizer,
             "losses": torch.tensor(self.losses, dtype=torch.float64),
             "gradient_norms": torch.tensor(self.gradient_norms, dtype=torch.float64),
         }
 
     def restore(self, state: dict[str, Any]) -> None:
         self.step, self.seconds = state["step"], state["seconds"]
+        self.parallel.localize(state["model"], state["optimizer"], self.optimizer)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.losses = state["losses"].tolist()

@@ -14,6 +14,17 @@ from trainer_small.checkpoint_files import is_intact, kept_checkpoints
 from trainer_small.config import RunConfig
 from trainer_small.result import is_final
 
+_FROM_THE_HORIZON = (
+    "tokens",
+    "batch_law",
+    "micro_batch_tokens",
+    "decay_fraction",
+    "final_learning_rate_fraction",
+    "warmup_fraction",
+    "warmup_tokens",
+    "weight_decay_timescale",
+)
+
 
 class TrunkNotReady(UserError):
     """The trunk has not come to the point where the branch leaves; it will, when it is trained further."""
@@ -59,19 +70,11 @@ def find_trunk_state(directory: Path, config: RunConfig) -> Path:
 
 def before_decay(config: RunConfig) -> dict[str, Any]:
     """What decides a run's numbers up to its decay: its config without the horizon and what follows from it."""
-    training = config.training.model_dump(
-        mode="json",
-        exclude={
-            "tokens",
-            "micro_batch_tokens",
-            "decay_fraction",
-            "final_learning_rate_fraction",
-            "warmup_fraction",
-            "warmup_tokens",
-        },
-    )
-    training |= {"warmup_steps": config.training.warmup_steps}
-    return config.model_dump(mode="json", include={"architecture", "seed", "device", "dtype"}) | {"training": training}
+    recipe = config.training
+    training = recipe.model_dump(mode="json", exclude=set(_FROM_THE_HORIZON))
+    training |= {"warmup_steps": recipe.warmup_steps, "weight_decay": recipe.decay_per_step / recipe.learning_rate}
+    same = {"architecture", "seed", "device", "dtype", "compile", "activation_checkpointing", "parallel"}
+    return config.model_dump(mode="json", include=same) | {"training": training}
 
 
 def before_decay_digest(config: RunConfig) -> str:

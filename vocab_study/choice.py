@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from fits.errors import UserError
+from fits.html import card
 from fits.result import Fit
 from fits.schema import Schema
 from vocab_study.costs import Cost, cost_at
@@ -65,6 +66,26 @@ class VocabularyChoice(Schema):
     moves: list[Move]
     """What the optimum becomes when an input changes, the farthest first."""
     costs: list[Cost]
+
+    def _repr_html_(self) -> str:
+        rows = [
+            [each.title, each.vocab_size, f"{each.low:,} to {each.high:,}", "" if each.identified else "not identified"]
+            for each in self.laws
+        ]
+        for name, each in (("your runs", self.runs), ("your law", self.fitted)):
+            if each is not None:
+                rows.append([name, each.vocab_size, f"{each.low:,} to {each.high:,}", ""])
+        if self.optimum is not None:
+            best = self.optimum
+            flat = f"{best.lowest_flat:,} to {best.highest_flat:,}"
+            rows.append(["compute per byte of your text", best.vocab_size, flat, "within 0.1 % of the least"])
+        return card(
+            "Vocabulary size",
+            about=f"of a model of {self.params_active_non_embedding:.3g} parameters outside the vocabulary that a "
+            f"token passes, hidden size {self.hidden_size:,}",
+            columns=["by", "best", "interval", ""],
+            rows=rows,
+        )
 
 
 def choose_vocabulary(

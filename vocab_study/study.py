@@ -16,6 +16,7 @@ from tokenizers import Tokenizer
 
 from fits.errors import UserError, nearest
 from fits.files import write_bytes
+from fits.html import card
 from fits.schema import Schema
 from trainer_small.documents import Split, read_documents
 from vocab_study.compression import Curve, count_tokens, curve, unmerge
@@ -203,7 +204,13 @@ class Study:
         return pd.DataFrame.from_dict(rows, orient="index").rename_axis("vocab_size")
 
     def _repr_html_(self) -> str:
-        return self.table().round(3).to_html()
+        table = self.table()
+        return card(
+            f"Vocabularies of {self.summary.smallest_size:,} to {self.summary.largest_size:,}",
+            about="held-out bytes per token of each group of text, and the entropy of the whole in nats per token",
+            columns=["size", *table.columns],
+            rows=[[int(size), *map(float, row)] for size, row in zip(table.index, table.to_numpy(), strict=True)],
+        )
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     Example: scaling data list
     """
     from scaling.console import print_json, print_table, say
-    from scaling.public_tables import data_root, public_tables
+    from scaling.public_tables import data_root, list_tables
 
     root = data_root()
-    here = {table.name: not table.missing(root) for table in public_tables()}
+    here = {table.name: not table.missing(root) for table in list_tables()}
     if as_json:
-        print_json([{**table.model_dump(mode="json"), "here": here[table.name]} for table in public_tables()])
+        print_json([{**table.model_dump(mode="json"), "here": here[table.name]} for table in list_tables()])
         return
-    rows = [[table.name, "yes" if here[table.name] else "", table.what, table.licence] for table in public_tables()]
+    rows = [[table.name, "yes" if here[table.name] else "", table.what, table.licence] for table in list_tables()]
     print_table(["table", "here", "what", "licence"], rows)
     say(f"folder: {root} (set SCALING_DATA for another)")
 
@@ -34,10 +34,10 @@ def get(
     Example: scaling data get epoch_chinchilla
     """
     from scaling.console import print_json, say
-    from scaling.public_tables import get_table, public_tables
+    from scaling.public_tables import get_table, list_tables
 
     folder = get_table(name)
-    table = next(each for each in public_tables() if each.name == name)
+    table = next(each for each in list_tables() if each.name == name)
     if as_json:
         print_json({**table.model_dump(mode="json"), "folder": str(folder)})
         return

@@ -8,21 +8,33 @@ import typer
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Tell the interpreter, cores, memory, device, packages and extras, and how to get what is missing.
 
-    Extras, named in brackets, are needed only for what their name says.
+    Extras, named in brackets, are optional: each is needed only for what stands beside its name.
 
     \b
     Example: scaling doctor
     """
     from dataclasses import asdict
 
-    from scaling.console import print_json, print_table
+    from scaling.console import print_json, print_table, say
     from scaling.doctor import examine
 
     findings = examine()
     if as_json:
         print_json([asdict(each) for each in findings])
         return
-    print_table(["what", "found", "to have it"], [[each.what, each.found, each.mend] for each in findings])
+    for title, needed in (("", True), ("Optional", False)):
+        chosen = [each for each in findings if each.needed is needed]
+        print_table(["what", "found"], [[each.what, each.found] for each in chosen], title=title)
+    faults = [each for each in findings if each.mend and each.needed]
+    for each in faults:
+        say(f"! {each.what}: {each.mend}")
+    wanted = [each for each in findings if each.mend and not each.needed]
+    if wanted:
+        say("\nTo have what is missing of the optional:")
+        for each in wanted:
+            say(f"  {each.what.split(']')[0].lstrip('[')}: {each.mend}")
+    if not faults:
+        say("\nAll that is needed is here. Begin with: scaling demo --out demo_out")
 
 
 def register(app: typer.Typer) -> None:

@@ -76,14 +76,15 @@ def fit(
     """Fit a scaling law to a table of runs, with intervals and the proof of convergence.
 
     \b
-    Example: scaling fit runs.csv --law hoffmann --bind N=params_active --at C=1e22 --out law.json
+    Example: scaling fit runs.csv --law hoffmann --bind N=params_active \\
+        --at C=1e22 --out law.json
     """
     import fits
     from fits import backtest as backtests
     from fits.approaches import approaches_of
     from fits.decisions import decide
-    from fits.influence import influence
-    from fits.profile import profile as profile_of
+    from fits.influences import influence
+    from fits.profiling import profile as profile_of
     from fits.runs import filter_rows, read_table
     from scaling.commands import fit_tables
     from scaling.console import print_json

@@ -23,8 +23,8 @@ def list_command(as_json: JsonFlag = False) -> None:
     if as_json:
         print_json([{**_law(law), "published": sets[law.name]} for law in fits.list_laws()])
         return
-    rows = [[law.name, law.formula, ", ".join(sets[law.name])] for law in fits.list_laws()]
-    print_table(["law", "formula", "published sets"], rows)
+    rows = [[law.name, law.source, ", ".join(sets[law.name])] for law in fits.list_laws()]
+    print_table(["law", "source", "published sets"], rows)
 
 
 @app.command()

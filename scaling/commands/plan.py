@@ -36,7 +36,8 @@ def plan(
     """Choose the model, the tokens and the recipe with the lowest predicted loss for a budget.
 
     \b
-    Example: scaling plan --law published:tian --gpus 1024 --gpu h200 --days 75 --mfu 0.388 --out plan.yaml
+    Example: scaling plan --law published:tian --gpus 1024 --gpu h200 \\
+        --days 75 --mfu 0.388 --out plan.yaml
     """
     from scaling.budget import cluster_budget, positive_flops
     from scaling.console import print_json, say

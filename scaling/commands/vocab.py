@@ -49,7 +49,8 @@ def study(
     Writes tokenizers/, compression.csv (a row for every size and group), compression.svg and study.json.
 
     \b
-    Example: scaling vocab study corpus --max-size 8192 --sizes 1024,2048,4096 --out study
+    Example: scaling vocab study corpus --max-size 8192 --sizes 1024,2048,4096 \\
+        --out study
     """
     from vocab_study.study import study_vocabulary
 
@@ -170,7 +171,8 @@ def design(
     Train it with scaling sweep run, tabulate it, and give the table to scaling vocab choose --runs.
 
     \b
-    Example: scaling vocab design --corpus corpus --study study --sizes 1024,2048,4096 --budget-flops 1e13 --out v.yaml
+    Example: scaling vocab design --corpus corpus --study study \\
+        --sizes 1024,2048,4096 --budget-flops 1e13 --out v.yaml
     """
     from vocab_study.design import design_vocabulary_sweep
     from vocab_study.study import Study
@@ -252,7 +254,8 @@ def choose(
     """Put the best vocabulary size by every predictor side by side, with the flat range and the costs.
 
     \b
-    Example: scaling vocab choose --params-active 33e9 --vocab-size 163840 --hidden-size 7168 --compare 163840
+    Example: scaling vocab choose --params-active 33e9 --vocab-size 163840 \\
+        --hidden-size 7168 --compare 163840
     """
     from fits.result import Fit
     from vocab_study.choice import choose_vocabulary

@@ -15,6 +15,10 @@ class Assumptions(Schema):
     """What the data sheets do not say; meanings and units stand beside the values in ``assumptions.yaml``."""
 
     schema_version: Literal[1] = 1
+    weight_bytes: PositiveFloat
+    gradient_bytes: PositiveFloat
+    optimizer_bytes: PositiveFloat
+    sharded_optimizer: bool
     usable_memory: Fraction
     expert_imbalance: float = Field(ge=1)
     logit_bytes: float = Field(ge=0)

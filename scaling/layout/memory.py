@@ -80,7 +80,7 @@ def memory_of(
             tokens = sequence_length * layout.micro_batch_size / layout.context
             logits = tokens * model.vocab_size / layout.tensor * assumptions.logit_bytes
         dense, routed = params_on_rank(model, layout, mine)
-        weights, gradients, optimizer = state_bytes(dense, routed, layout)
+        weights, gradients, optimizer = state_bytes(dense, routed, layout, assumptions)
         stages.append(
             Memory(
                 stage=stage,
@@ -120,7 +120,7 @@ def params_on_rank(model: Architecture, layout: Layout, chunks: list[Chunk]) -> 
     return split / layout.tensor + whole, routed / (layout.expert * layout.expert_tensor)
 
 
-def state_bytes(dense: float, routed: float, layout: Layout) -> tuple[float, float, float]:
+def state_bytes(dense: float, routed: float, layout: Layout, assumptions: Assumptions) -> tuple[float, float, float]:
     """Bytes of weights, gradients and optimizer for parameters on one GPU.
 
     The optimizer's state of the dense parameters is sharded over data and context parallel ranks, that of the experts
@@ -128,9 +128,11 @@ def state_bytes(dense: float, routed: float, layout: Layout) -> tuple[float, flo
     """
     replicas = layout.gpus / (layout.tensor * layout.pipeline)
     expert_replicas = layout.gpus / (layout.expert * layout.expert_tensor * layout.pipeline)
+    if not assumptions.sharded_optimizer:
+        replicas = expert_replicas = 1
     total = dense + routed
-    optimizer = OPTIMIZER_BYTES * (dense / replicas + routed / expert_replicas)
-    return WEIGHT_BYTES * total, GRADIENT_BYTES * total, optimizer
+    optimizer = assumptions.optimizer_bytes * (dense / replicas + routed / expert_replicas)
+    return assumptions.weight_bytes * total, assumptions.gradient_bytes * total, optimizer
 
 
 def states_of_even_stages(model: Architecture, layout: Layout) -> float:

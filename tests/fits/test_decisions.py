@@ -9,13 +9,13 @@ import pytest
 import fits
 from fits.allocate import optimal_allocation, surface
 from fits.approaches import three_approaches
-from fits.backtest import backtest, compare_laws
+from fits.backtesting import backtest, compare_laws
 from fits.decisions import decide
 from fits.errors import UserError
 from fits.experiment import next_runs
-from fits.influence import influence
+from fits.influences import influence
 from fits.isoflop import envelope_frontier, isoflop_frontier
-from fits.profile import profile
+from fits.profiling import profile
 from fits.runs import read_table
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"

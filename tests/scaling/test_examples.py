@@ -30,7 +30,8 @@ COMMANDS = dict(_commands(get_command(app)))
 
 
 def _example(name: str) -> list[str]:
-    found = re.search(r"Example:\s+scaling (.+)", COMMANDS[name].help or "")
+    text = (COMMANDS[name].help or "").replace("\\\n", " ")  # one line, where it is broken for the screen
+    found = re.search(r"Example:\s+scaling (.+)", text)
     assert found, f"the help of '{name}' has no example"
     return shlex.split(found.group(1))
 

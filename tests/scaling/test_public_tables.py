@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from fits.errors import UserError
 from scaling import public_tables
 from scaling.cli import app
-from scaling.public_tables import PublicTable, get_table
+from scaling.public_tables import PublicTable, find_table, get_table
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 CONTENT = b"N,D,loss\n1,2,3\n"
@@ -25,7 +25,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
             "files": [{"name": "runs.csv", "path": "data/the runs.csv", "sha256": hashlib.sha256(CONTENT).hexdigest()}],
         }
     )
-    monkeypatch.setattr(public_tables, "public_tables", lambda: (table,))
+    monkeypatch.setattr(public_tables, "list_tables", lambda: (table,))
     monkeypatch.setenv("SCALING_DATA", str(tmp_path / "cache"))
     path = tmp_path / "site" / "who" / "what" / "abc" / "data" / "the runs.csv"
     path.parent.mkdir(parents=True)
@@ -34,7 +34,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_table_is_fetched_once_and_mended_when_damaged(published: str, tmp_path: Path) -> None:
+    assert find_table("tiny") is None
     folder = get_table("tiny", base=published)
+    assert find_table("tiny") == folder
     assert folder == tmp_path / "cache" / "tiny" and (folder / "runs.csv").read_bytes() == CONTENT
     assert get_table("tiny", base="file:///nowhere") == folder
     (folder / "runs.csv").write_bytes(b"half")
@@ -66,5 +68,5 @@ def test_an_unknown_table_names_the_nearest(monkeypatch: pytest.MonkeyPatch, tmp
 @pytest.mark.skipif(not SHARED.is_dir(), reason="the public run tables are not beside the repository")
 def test_a_folder_of_tables_is_taken_as_the_cache(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SCALING_DATA", str(SHARED))
-    for table in public_tables.public_tables():
+    for table in public_tables.list_tables():
         assert get_table(table.name, base="file:///nowhere") == SHARED / table.name

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from fits.errors import UserError
+from trainer_small.attempts import read_attempts
 from trainer_small.engines.command import run_command
 from trainer_small.engines.engine import Resources
 from trainer_small.engines.stopping import SIGNALS
@@ -94,20 +95,22 @@ def _by_torchrun(resources: Resources) -> Train:
     """Runs on several devices: a group of processes each."""
 
     def train(directory: Path, stopping: threading.Event) -> tuple[str, str | None]:
-        group = subprocess.Popen(run_command([directory], resources))
         while True:
-            try:
-                group.wait(0.5)
-                break
-            except subprocess.TimeoutExpired:
-                if stopping.is_set():
-                    group.terminate()
-                    group.wait()
-                    break
-        result = read_result(directory)
-        if result is not None:
-            return result.status, result.reason
-        return ("interrupted", None) if stopping.is_set() else ("failed", f"torchrun ended with {group.returncode}")
+            attempts = len(read_attempts(directory))
+            group = subprocess.Popen(run_command([directory], resources))
+            while group.poll() is None and not stopping.wait(0.2):
+                pass
+            if group.poll() is None:
+                group.terminate()
+            code = group.wait()
+            result = read_result(directory)
+            if result is not None:
+                return result.status, result.reason
+            if stopping.is_set():
+                return "interrupted", None
+            if len(read_attempts(directory)) == attempts:
+                return "failed", f"torchrun ended with exit code {code}; see the log of the workers"
+            # Out of memory, with a smaller micro-batch left to try.
 
     return train
 

@@ -11,6 +11,7 @@ from scipy.stats import chi2
 
 from fits.errors import UserError
 from fits.fitting import fit
+from fits.html import card, number
 from fits.law import Law
 from fits.laws import get_law
 from fits.result import Fit
@@ -31,6 +32,10 @@ class Profile:
     limit: float
     low: float | None
     high: float | None
+
+    def _repr_html_(self) -> str:
+        ends = ["not bounded" if end is None else number(end) for end in (self.low, self.high)]
+        return card(f"Profile of {self.parameter}", columns=["best", "low", "high"], rows=[[number(self.best), *ends]])
 
     def as_dict(self) -> dict[str, Any]:
         """Plain data; where the law allows no fit, the objective is None."""

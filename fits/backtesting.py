@@ -10,6 +10,7 @@ import pandas as pd
 from fits.binding import bind_table
 from fits.errors import UserError
 from fits.fitting import fit
+from fits.html import card
 from fits.law import Law
 from fits.laws import get_law
 from fits.runs import column_values, usable_runs
@@ -47,6 +48,17 @@ class Score:
     aic: float
     bic: float
     cuts: list[Cut]
+
+    def _repr_html_(self) -> str:
+        return card(
+            self.law,
+            about=f"{self.parameters} parameters; beyond its runs {self.error:.2%}, in sample {self.in_sample:.2%}",
+            columns=["fitted up to, FLOP", "runs", "predicted", "decades beyond", "error", "bias"],
+            rows=[
+                [each.flops, each.fitted, each.predicted, each.decades, f"{each.error:.2%}", f"{each.bias:+.2%}"]
+                for each in self.cuts
+            ],
+        )
 
 
 def run_compute(law: Law, data: pd.DataFrame | Mapping[str, Any], compute: str | None, **binding: Any) -> np.ndarray:

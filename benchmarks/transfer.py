@@ -1,0 +1,41 @@
+"""Does one learning rate do for all sizes, and do more experts help at every width? Measured on small runs.
+
+    python benchmarks/transfer.py [STAGE ...] [--out FOLDER]     train what is not done, then print the tables
+    python benchmarks/transfer.py [STAGE ...] [--out FOLDER] --one    train one run and leave with 3 when none is left
+
+About 1.2 hours on one core in all; the same command carries on where it was stopped.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from transfer_runs import next_run, prepare, stages
+
+from trainer_small.run import run_one
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("stages", nargs="*", choices=[*stages(), []], help="all when left out")
+    parser.add_argument("--out", type=Path, default=ROOT / "transfer_out")
+    parser.add_argument("--one", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    if not (options.out / "tokens" / "manifest.json").is_file():
+        prepare(options.out)
+    while directory := next_run(options.out, options.stages):
+        result = run_one(directory)
+        loss = f"{result.losses.loss:.4f} nats a byte" if result.losses else result.reason
+        print(f"{directory.name}: {result.status}, {loss}", flush=True)
+        if options.one:
+            return
+    if options.one:
+        sys.exit(3)
+
+
+if __name__ == "__main__":
+    main()

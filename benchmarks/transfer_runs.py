@@ -1,0 +1,171 @@
+"""The runs of the transfer study: what varies in each stage, around one base model, and how they are trained.
+
+Base: 4 layers, 64 wide, 8 experts of which a token visits 2, 1 shared expert, experts as wide as the model; bytes of
+Python source, batches of 2,048, 300 steps, WSD.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+from trainer_small.architecture import Architecture
+from trainer_small.config import DataConfig, EvaluationConfig, RunConfig, RunSpec, TrainingConfig, Trunk
+from trainer_small.result import is_final
+from trainer_small.tokens import END_OF_TEXT, prepare_tokens
+from vocab_study.corpus import build_corpus
+
+BATCH, STEPS = 2048, 300
+SEEDS = (0, 1, 2)
+BEST = -7.0
+"""log2 of the rate at which the stages that vary something else are trained."""
+VARIANTS: dict[str, dict[str, Any]] = {
+    "rule": {},
+    "embedding rate / 64": {"embedding_rate_factor": 1.0},
+    "gates sum to 1": {"router_scaling_factor": 1.0},
+    "gates x 2.5": {"router_scaling_factor": 2.5},
+    "output norm": {"moe_output_norm": True},
+    "router starts x 10": {"router_init_std": 0.2},
+    "router rate x 4": {"router_rate_factor": 4.0},
+    "router rate / 4": {"router_rate_factor": 0.25},
+    "expert rate x 2": {"expert_rate_factor": 2.0},
+    "expert rate / 2": {"expert_rate_factor": 0.5},
+    "branches start at 0": {"branch_init_factor": 0.0},
+    "bias rate 0.001": {"balancing_rate": 0.001},
+    "softmax gate": {"router_score_function": "softmax"},
+}
+FIRST = ("rule", "embedding rate / 64", "gates sum to 1", "output norm")
+"""Variants whose other seeds come first."""
+
+
+def spec(
+    stage: str,
+    *,
+    hidden: int = 64,
+    layers: int = 4,
+    experts: int = 8,
+    pieces: int = 1,
+    rate: float = BEST,
+    seed: int = 0,
+    steps: int = STEPS,
+    saved_at: tuple[int, ...] = (),
+    trunk: tuple[str, int] | None = None,
+    variant: str = "rule",
+    **changes: Any,
+) -> RunSpec:
+    """One run; ``pieces`` cuts every expert into as many at the same active width; ``rate`` is a power of two."""
+    changes = VARIANTS[variant] | changes
+    shape = {key: changes.pop(key) for key in list(changes) if key in Architecture.model_fields}
+    architecture = {
+        "vocab_size": 264,
+        "hidden_size": hidden,
+        "num_layers": layers,
+        "num_attention_heads": max(2, hidden // 32),
+        "num_experts": experts * pieces,
+        "experts_per_token": 2 * pieces,
+        "num_shared_experts": pieces,
+        "expert_ffn_size": hidden // pieces,
+        "router_score_function": "sigmoid",
+        "router_selection_bias": True,
+        "router_scaling_factor": (2 * pieces) ** 0.5,
+    }
+    words = [stage, f"d{hidden}", f"l{layers}", f"e{experts}", f"p{pieces}", f"r{rate:g}", f"n{steps}"]
+    words += [variant.replace(" ", "_").replace("/", "by")] * (variant != "rule")
+    words += [f"s{seed}"]
+    recipe = {"tokens": steps * BATCH, "batch_tokens": BATCH, "learning_rate": 2.0**rate, "balancing_rate": 0.01}
+    return RunSpec(
+        run_id="-".join(words),
+        purpose=f"{stage}: {variant}",
+        architecture=Architecture.model_validate(architecture | shape),
+        training=TrainingConfig.model_validate(recipe | {"warmup_tokens": 15 * BATCH} | changes),
+        evaluation=EvaluationConfig(validation_bytes=2**18),
+        seed=seed,
+        device="cpu",
+        saved_at=tuple(step * BATCH for step in saved_at),
+        trunk=Trunk(run_id=trunk[0], tokens=trunk[1] * BATCH) if trunk else None,
+    )
+
+
+def stages() -> dict[str, list[RunSpec]]:
+    """All runs, in the order in which they say most."""
+    return {
+        "width": list(_width(64)),
+        "experts": list(_experts(SEEDS[:1], tuple(VARIANTS))),
+        "wide": list(_width(128)),
+        "seeds": list(_experts(SEEDS[1:], FIRST)) + list(_experts(SEEDS[1:], tuple(VARIANTS))),
+        "horizon": list(_horizon()),
+        "granularity": list(_granularity()),
+        "depth": list(_depth()),
+        "standard": list(_standard()),
+    }
+
+
+def _width(hidden: int) -> Iterator[RunSpec]:
+    for rate in (-8, -7, -6, -9):
+        for experts in (8, 32):
+            yield spec("width", hidden=hidden, experts=experts, rate=rate)
+
+
+def _experts(seeds: tuple[int, ...], variants: tuple[str, ...]) -> Iterator[RunSpec]:
+    for variant in variants:
+        for seed in seeds:
+            for experts in (8, 32):
+                yield spec("experts", experts=experts, variant=variant, seed=seed)
+
+
+def _horizon() -> Iterator[RunSpec]:
+    """One trunk for each rate and two branches that leave it."""
+    for rate in (-8, -7, -6):
+        long = spec("horizon", rate=rate, steps=1200, saved_at=(240, 480))
+        yield long
+        for steps, leaves in ((300, 240), (600, 480)):
+            yield spec("horizon", rate=rate, steps=steps, trunk=(long.run_id, leaves))
+
+
+def _granularity() -> Iterator[RunSpec]:
+    for seed in SEEDS:
+        for pieces in (2, 4):
+            for variant in ("rule", "gates sum to 1"):
+                yield spec("granularity", pieces=pieces, variant=variant, seed=seed)
+
+
+def _depth() -> Iterator[RunSpec]:
+    for layers in (2, 8):
+        for rate in (-7, -8, -6):
+            yield spec("depth", layers=layers, rate=rate)
+
+
+def _standard() -> Iterator[RunSpec]:
+    for hidden, rates in ((64, (-9, -8, -10)), (128, (-10, -9, -11))):
+        for rate in rates:
+            for experts in (8, 32):
+                yield spec("standard", hidden=hidden, experts=experts, rate=rate, parametrization="standard")
+
+
+def prepare(out: Path) -> None:
+    """The standard library as bytes."""
+    build_corpus(["python:stdlib"], out / "corpus")
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    trainer = trainers.BpeTrainer(vocab_size=257, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet)
+    tokenizer.train_from_iterator([], trainer)
+    tokenizer.save(str(out / "bytes.json"))
+    prepare_tokens(out / "corpus", out / "bytes.json", out / "tokens")
+
+
+def next_run(out: Path, wanted: list[str]) -> Path | None:
+    """Lay out the first run that is not done; ``None`` when all are."""
+    for stage, runs in stages().items():
+        for run in runs if not wanted or stage in wanted else ():
+            directory = out / run.run_id
+            if is_final(directory):
+                continue
+            config = RunConfig(
+                **{name: getattr(run, name) for name in RunSpec.model_fields}, data=DataConfig(tokens="../tokens")
+            )
+            config.save(directory / "config.yaml")
+            return directory
+    return None

@@ -1,0 +1,14 @@
+from scaling.advice import advice_at as advice_at
+from scaling.budget import cluster_budget as cluster_budget
+from scaling.count import ModelCount as ModelCount
+from scaling.count import count_file as count_file
+from scaling.count import read_architecture as read_architecture
+from scaling.doctor import examine as examine
+from scaling.plan import Cluster as Cluster
+from scaling.plan import TrainingPlan as TrainingPlan
+from scaling.planning import plan_for as plan_for
+from scaling.public_tables import find_table as find_table
+from scaling.public_tables import get_table as get_table
+from scaling.public_tables import list_tables as list_tables
+from scaling.report import write_report as write_report
+from scaling.shapes import SearchSpace as SearchSpace

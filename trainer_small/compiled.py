@@ -1,0 +1,40 @@
+"""``torch.compile`` in one place: what is compiled, and what makes it give the same numbers every time."""
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch.utils import deterministic
+
+from trainer_small.dispatch import apply_experts
+from trainer_small.model import Model
+from trainer_small.moe import MixtureOfExperts
+
+
+def compile_model(model: Model, *, by_layer: bool) -> None:
+    """Have the model's forward and backward compiled at their first call, for the shapes they meet then.
+
+    The compiler's CPU kernels add up gradients by atomic operations unless deterministic algorithms are asked for;
+    with several threads two runs would differ.
+
+    Args:
+        by_layer: compile each layer alone, as sharded parameters need: they are gathered between the layers.
+    """
+    if model.head.device.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        # Every buffer here is written before it is read.
+        deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
+    if by_layer:
+        for block in model.blocks:
+            block.compile(dynamic=False)
+    else:
+        # Rows that travel between ranks are counted on the host: there the graph breaks.
+        blocks = [block for block in model.modules() if isinstance(block, MixtureOfExperts)]
+        alone = all(block.experts is apply_experts for block in blocks)
+        model.compile(dynamic=False, fullgraph=alone)
+
+
+def eager(model: Model) -> AbstractContextManager[object]:
+    """Inside, the model runs as it is written: for shapes that are met too seldom to compile for."""
+    if any(module._compiled_call_impl is not None for module in (model, *model.blocks)):
+        return torch.compiler.set_stance("force_eager")
+    return nullcontext()
