@@ -68,6 +68,11 @@ class SweepStatus:
     def complete(self) -> bool:
         return all(run.status in ("done", "diverged") for run in self.runs)
 
+    @property
+    def ended(self) -> bool:
+        """Whether nothing runs or waits any more; failed runs wait for another call."""
+        return not any(run.status in ("running", "queued") for run in self.runs)
+
 
 def sweep_status(out: str | Path, run_ids: list[str] | None = None, *, interrupted: bool = False) -> SweepStatus:
     """The state of every run folder below ``out``, or of those named. Cheap: 10,000 runs take about a second.

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from scaling.commands import sweep_design
-from scaling.commands.sweep_tables import SweepWatch, print_result, print_status, status_table
+from scaling.commands.sweep_tables import SweepWatch, in_words, print_result, print_status, status_table
 from scaling.console import is_terminal, live, note, print_json, progress, say
 
 commands = typer.Typer(no_args_is_help=True, help="Many small runs: design, cost, train, watch, tabulate.")
@@ -128,6 +128,7 @@ def run_one(
 def status(
     out: Annotated[Path, typer.Argument(help="The folder of the runs.")],
     watch: Annotated[bool, typer.Option("--watch", help="Keep the table up to date to the end.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every run, also of more than 200.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the state of the runs as JSON.")] = False,
 ) -> None:
     """Show where every run stands: queued, running (loss, time left), done, failed or diverged.
@@ -138,17 +139,19 @@ def status(
     from trainer_small.sweep_status import sweep_status
 
     if not watch or as_json:
-        print_status(sweep_status(out), as_json, all_runs=True)
+        now = sweep_status(out)
+        print_status(now, as_json, all_runs=True, **({"room": len(now.runs)} if every else {}))
         return
     try:
         if is_terminal():
             with live() as screen:
-                while not (now := sweep_status(out)).complete:
-                    screen.update(status_table(now, room=screen.console.height - 3), refresh=True)
+                while not (now := sweep_status(out)).ended:
+                    rows = status_table(now, room=screen.console.height - 3, title=in_words(now))
+                    screen.update(rows, refresh=True)
                     time.sleep(_REFRESH_SECONDS)
         else:
-            while not (now := sweep_status(out)).complete:
-                note(", ".join(f"{number} {name}" for name, number in now.count().items()))
+            while not (now := sweep_status(out)).ended:
+                note(in_words(now))
                 time.sleep(_LOG_SECONDS)
     except KeyboardInterrupt:
         raise typer.Exit(_INTERRUPTED) from None

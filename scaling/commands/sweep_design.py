@@ -44,7 +44,8 @@ def design(
     decision most for their FLOPs.
 
     \b
-    Example: scaling sweep design --corpus corpus --study study --vocab-sizes 1024,2048 --budget-flops 1e13 --out s.yaml
+    Example: scaling sweep design --corpus corpus --study study \\
+        --vocab-sizes 1024,2048 --budget-flops 1e13 --out s.yaml
     """
     here = out.parent
     settings: dict[str, Any] = {

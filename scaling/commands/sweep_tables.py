@@ -27,6 +27,8 @@ _LINE_SECONDS = 60.0
 """In a log, where there is no bar, a line this often."""
 _ORDER = ("running", "failed", "diverged", "queued", "done")
 """What someone who watches wants to see first."""
+_ROOM = 200
+"""Rows of a table; more take longer to print than to find, and nobody reads them."""
 
 
 class SweepWatch:
@@ -63,21 +65,26 @@ class SweepWatch:
         self._bar.update(self._tasks["one"], description=text, completed=at.step)
 
 
-def print_status(status: "SweepStatus", as_json: bool, *, all_runs: bool) -> None:
+def print_status(status: "SweepStatus", as_json: bool, *, all_runs: bool, room: int = _ROOM) -> None:
     if as_json:
         print_json({"counts": status.count(), "runs": [each.to_dict() for each in status.runs]})
         return
     if all_runs or any(each.status not in ("done", "queued") for each in status.runs):
-        print_renderable(status_table(status, all_runs=all_runs))
-    say(", ".join(f"{number} {name}" for name, number in status.count().items()))
+        print_renderable(status_table(status, all_runs=all_runs, room=room))
+    if all_runs and len(status.runs) > room:
+        say(f"{len(status.runs) - room} more runs are not shown; --all shows them")
+    say(in_words(status))
 
 
-def status_table(status: "SweepStatus", *, all_runs: bool = True, room: int | None = None) -> "Table":
-    """One row a run; with ``room`` for only so many rows, the most interesting ones and how many are left out."""
+def in_words(status: "SweepStatus") -> str:
+    """5 running, 2 failed, 120 done."""
+    return ", ".join(f"{number} {name}" for name, number in status.count().items())
+
+
+def status_table(status: "SweepStatus", *, all_runs: bool = True, room: int = _ROOM, title: str = "") -> "Table":
+    """One row a run; where there is ``room`` for fewer, those that want to be looked at come first."""
     shown = [each for each in status.runs if all_runs or each.status not in ("done", "queued")]
-    title = ""
-    if room is not None:
-        title = ", ".join(f"{number} {name}" for name, number in status.count().items())
+    if len(shown) > room:
         shown = sorted(shown, key=lambda each: _ORDER.index(each.status) if each.status in _ORDER else 0)[:room]
     rows = [
         (
