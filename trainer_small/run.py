@@ -67,6 +67,8 @@ def run_one(
             return _train(directory, config, on_progress, stopping)
     except Busy:
         raise RunBusy(f"{directory}: another process is training this run; wait for it or stop it.") from None
+    except OSError as error:  # not even the lock can be written
+        raise _mend(directory, error) from None
 
 
 def _train(
@@ -108,9 +110,11 @@ def _user_error(directory: Path, error: Exception) -> UserError | None:
         return error
     if _is_out_of_memory(error):
         return UserError(f"{directory}: out of memory with one sequence at a time; give the run more, or shrink it.")
-    if isinstance(error, OSError):
-        return UserError(f"{error.filename or directory}: {error.strerror}; mend it and run the same command again.")
-    return None
+    return _mend(directory, error) if isinstance(error, OSError) else None
+
+
+def _mend(directory: Path, error: OSError) -> UserError:
+    return UserError(f"{error.filename or directory}: {error.strerror}; mend it and run the same command again.")
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -102,10 +102,10 @@ def cost(
     """
     from trainer_small.sweep import Sweep
 
-    sweep = Sweep.load(sweep_file)
-    speed: Speed | None = None
     if utilisation is not None and (gpu is None or not 0 < utilisation <= 1):
         raise UserError(f"--utilisation is {utilisation:g}; give a share of the peak above 0 and up to 1, with --gpu.")
+    sweep = Sweep.load(sweep_file)
+    speed: Speed | None = None
     if gpu is not None:
         from scaling.hardware import gpu as find
         from trainer_small.sweep_time import device_speed
