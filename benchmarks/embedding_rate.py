@@ -13,7 +13,7 @@ import torch
 
 from trainer_small.architecture import Architecture
 from trainer_small.config import DataConfig, RunConfig, TrainingConfig
-from trainer_small.design import BASE_EXPERTS
+from trainer_small.designs.design import BASE_EXPERTS
 from trainer_small.ladder import Family, usual_depth
 from trainer_small.token_reader import TokenReader
 from trainer_small.tokens import prepare_tokens

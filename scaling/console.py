@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # rich takes longer to load than the help takes to print
     from rich.console import Console
+    from rich.live import Live
     from rich.progress import Progress
+    from rich.table import Table
 
 
 @cache
@@ -39,7 +41,13 @@ def print_json(value: Any) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> None:
     """A table that fits the terminal; numbers are right-aligned."""
+    print_renderable(make_table(columns, rows, title=title))
+
+
+def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str = "") -> "Table":
+    """The one table style."""
     from rich.table import Table
+    from rich.text import Text
 
     rows = [list(row) for row in rows]
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
@@ -47,8 +55,21 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title:
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
         table.add_column(name, justify="right" if numeric else "left", overflow="fold")
     for row in rows:
-        table.add_row(*(quantity(cell) if isinstance(cell, float) else str(cell) for cell in row))
-    _console().print(table, markup=False)
+        # Text, so that brackets in a value are no markup.
+        table.add_row(*(Text(quantity(cell) if isinstance(cell, float) else str(cell)) for cell in row))
+    return table
+
+
+def print_renderable(value: Any) -> None:
+    """Something of rich's, such as a table, on standard output."""
+    _console().print(value, markup=False)
+
+
+def live() -> "Live":
+    """A part of the terminal that is drawn anew: for a table that someone watches."""
+    from rich.live import Live
+
+    return Live(console=_console(), auto_refresh=False, transient=True)
 
 
 def quantity(value: float) -> str:

@@ -3,7 +3,12 @@ from trainer_small.config import EvaluationConfig as EvaluationConfig
 from trainer_small.config import RunConfig as RunConfig
 from trainer_small.config import RunSpec as RunSpec
 from trainer_small.config import TrainingConfig as TrainingConfig
-from trainer_small.design import design_sweep as design_sweep
+from trainer_small.designs.blocks import Design as Design
+from trainer_small.designs.blocks import find_design as find_design
+from trainer_small.designs.design import design_sweep as design_sweep
+from trainer_small.designs.next import next_sweep as next_sweep
+from trainer_small.engines.choice import EngineChoice as EngineChoice
+from trainer_small.engines.engine import Resources as Resources
 from trainer_small.hf_weights import from_hugging_face as from_hugging_face
 from trainer_small.hf_weights import to_hugging_face as to_hugging_face
 from trainer_small.ladder import Experts as Experts

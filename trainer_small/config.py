@@ -181,6 +181,8 @@ class RunConfig(RunSpec):
     data: DataConfig
 
     def digest(self) -> str:
-        """sha256 of everything that decides the run's numbers; places, notes and what is saved when do not."""
+        """sha256 of everything that decides the run's numbers; places, notes and what is saved when do not, and the
+        micro-batch only their rounding."""
         content = self.model_dump(mode="json", exclude=set(_NOT_THE_NUMBERS))
+        del content["training"]["micro_batch_tokens"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

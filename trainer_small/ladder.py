@@ -13,7 +13,10 @@ _REFERENCE_WIDTH, _REFERENCE_LAYERS, _DEPTH_EXPONENT = 32, 3, 0.556
 
 
 class Experts(Schema):
-    """One choice of routing: how many experts there are, how many a token visits, and how fine they are."""
+    """One choice of routing: how many experts there are, how many a token visits, and how fine they are.
+
+    A dense model is the case ``num_experts = 0``; its FFN counts as the one expert.
+    """
 
     num_experts: Count
     experts_per_token: Count
@@ -23,7 +26,9 @@ class Experts(Schema):
 
     @property
     def activation_ratio(self) -> float:
-        """A = (experts_per_token + shared) / (num_experts + shared)."""
+        """A = (experts_per_token + shared) / (num_experts + shared); 1 for a dense model."""
+        if not self.num_experts:
+            return 1.0
         return (self.experts_per_token + self.num_shared_experts) / (self.num_experts + self.num_shared_experts)
 
 
@@ -43,6 +48,18 @@ class Family(Schema):
         # 128 fills a tensor-core tile of a large model; proxies need the finer step to keep their granularity.
         multiple = 128 if hidden_size >= 2048 else 8
         expert_ffn_size = max(round(2 * hidden_size / experts.granularity / multiple), 1) * multiple
+        if not experts.num_experts:
+            return Architecture.model_validate(
+                {
+                    "vocab_size": vocab_size,
+                    "hidden_size": hidden_size,
+                    "num_layers": num_layers,
+                    "dense_ffn_size": expert_ffn_size,
+                    "tied_embeddings": self.tied_embeddings,
+                    "qk_norm": self.qk_norm,
+                    **self._attention(hidden_size),
+                }
+            )
         return Architecture.model_validate(
             {
                 "vocab_size": vocab_size,

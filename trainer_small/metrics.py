@@ -7,6 +7,9 @@ from typing import Any
 
 from fits.files import write_text
 
+_TAIL_BYTES = 8192
+"""Holds some tens of lines."""
+
 
 def append_metrics(path: Path, record: dict[str, Any]) -> None:
     """Append one line in a single write, so that a crash leaves no half of it before the end of the file."""
@@ -29,6 +32,22 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError:
             break
     return records
+
+
+def last_record(path: Path, key: str) -> dict[str, Any] | None:
+    """The last whole line that has ``key``, from the end of the file alone."""
+    with path.open("rb") as handle:
+        size = handle.seek(0, os.SEEK_END)
+        handle.seek(max(0, size - _TAIL_BYTES))
+        lines = handle.read().split(b"\n")
+    for line in reversed(lines):
+        try:
+            record = json.loads(line)
+        except json.JSONDecodeError:  # torn, or cut by where we began to read
+            continue
+        if key in record:
+            return record
+    return None
 
 
 def truncate_metrics(path: Path, step: int) -> None:

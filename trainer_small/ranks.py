@@ -53,6 +53,11 @@ def join_ranks() -> Ranks:
     return Ranks(dist.get_rank(), size, local_rank)
 
 
+def several_ranks() -> bool:
+    """Whether torchrun started this process as one of several; before ``join_ranks`` too."""
+    return os.environ.get("WORLD_SIZE", "1") != "1"
+
+
 def first_of_ranks() -> bool:
     """Whether this process is the one that writes; before ``join_ranks`` too."""
     return os.environ.get("RANK", "0") == "0"

@@ -1,19 +1,23 @@
 """One run is one folder: ``config.yaml`` in, ``metrics.jsonl``, checkpoints and ``result.json`` out.
 
 ``run_one`` is idempotent: a finished run returns at once, an interrupted or killed one carries on from its last
-checkpoint and ends, on a CPU, with the same bits as an undisturbed one.
+checkpoint and ends, on a CPU, with the same bits as an undisturbed one. One that does not fit into the memory goes on
+with half the micro-batch, which changes the rounding but not the experiment; ``attempts.jsonl`` tells.
 """
 
+import gc
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import NoReturn
 
 import torch
 
 from fits.errors import UserError
+from trainer_small.attempts import Attempt, add_attempt, fitted_to_memory, smaller_micro_batch
 from trainer_small.config import RunConfig
 from trainer_small.lock import Busy, locked
-from trainer_small.ranks import first_of_ranks
+from trainer_small.ranks import first_of_ranks, several_ranks
 from trainer_small.result import Result, is_final, read_result, write_failure
 from trainer_small.run_loop import RunLoop, RunProgress
 from trainer_small.trunk import TrunkNotReady
@@ -47,7 +51,7 @@ def run_one(
     directory = Path(directory)
     config = RunConfig.load(directory / "config.yaml")
     try:
-        with locked(directory) if first_of_ranks() else nullcontext():
+        with locked(directory) if first_of_ranks() else nullcontext() as hold:
             result = read_result(directory)
             if result and is_final(directory):
                 if result.config_sha256 != config.digest():
@@ -56,36 +60,62 @@ def run_one(
                         "give the changed run a new folder."
                     )
                 return result
-            return _train(directory, config, on_progress, stop)
+
+            def stopping() -> bool:
+                return (hold is not None and hold.lost) or (stop is not None and stop())
+
+            return _train(directory, config, on_progress, stopping)
     except Busy:
         raise RunBusy(f"{directory}: another process is training this run; wait for it or stop it.") from None
+    except OSError as error:  # not even the lock can be written
+        raise _mend(directory, error) from None
 
 
 def _train(
     directory: Path,
     config: RunConfig,
     on_progress: Callable[[RunProgress], None] | None,
-    stop: Callable[[], bool] | None,
+    stop: Callable[[], bool],
 ) -> Result:
-    try:
-        return RunLoop(directory, config, on_progress, stop).train()
-    except TrunkNotReady:
-        raise
-    except Exception as error:
-        fault = _user_error(directory, error)
-        with suppress(OSError):  # a full disk takes not even the reason
-            write_failure(directory, config, str(fault or f"{type(error).__name__}: {error}"))
-        if fault is None:
+    while True:
+        fitted = fitted_to_memory(directory, config)
+        try:
+            return RunLoop(directory, fitted, on_progress, stop).train()
+        except TrunkNotReady:
             raise
-        raise fault from None
+        except Exception as error:
+            smaller = smaller_micro_batch(fitted.training) if _is_out_of_memory(error) else None
+            if smaller is None:
+                _fail(directory, config, error)
+            if several_ranks():  # the others wait for this one in vain: torchrun ends them, and all begin again
+                add_attempt(directory, Attempt(outcome="out of memory", micro_batch_tokens=smaller))
+                raise
+        # Here, where the error and the model it holds are gone.
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        add_attempt(directory, Attempt(outcome="out of memory", micro_batch_tokens=smaller))
+
+
+def _fail(directory: Path, config: RunConfig, error: Exception) -> NoReturn:
+    fault = _user_error(directory, error)
+    with suppress(OSError):  # a full disk takes not even the reason
+        write_failure(directory, config, str(fault or f"{type(error).__name__}: {error}"))
+    raise (fault or error) from None
 
 
 def _user_error(directory: Path, error: Exception) -> UserError | None:
     """What the user can mend, in a sentence; None when the fault is ours."""
     if isinstance(error, UserError):
         return error
-    if isinstance(error, OSError):
-        return UserError(f"{error.filename or directory}: {error.strerror}; mend it and run the same command again.")
-    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
-        return UserError(f"{directory}: out of memory; make training.micro_batch_tokens smaller than the batch.")
-    return None
+    if _is_out_of_memory(error):
+        return UserError(f"{directory}: out of memory with one sequence at a time; give the run more, or shrink it.")
+    return _mend(directory, error) if isinstance(error, OSError) else None
+
+
+def _mend(directory: Path, error: OSError) -> UserError:
+    return UserError(f"{error.filename or directory}: {error.strerror}; mend it and run the same command again.")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,35 +1,66 @@
 """One run as the work of a whole process: its threads, and signals that mean checkpoint and stop."""
 
-import signal
-import threading
-from collections.abc import Callable
+import os
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
+from trainer_small.config import RunConfig
+from trainer_small.engines.devices import local_slots
+from trainer_small.engines.engine import Resources, Task
+from trainer_small.engines.local import LocalEngine
+from trainer_small.engines.stopping import Stopping
 from trainer_small.result import Result
-from trainer_small.run import run_one
+from trainer_small.run import RunBusy, run_one
 from trainer_small.run_loop import RunProgress
+from trainer_small.sweep_status import SweepStatus, run_status
+
+_WAIT_SECONDS = 1.0
 
 
 def run_in_process(
-    directory: str | Path, *, threads: int = 1, on_progress: Callable[[RunProgress], None] | None = None
+    directory: str | Path,
+    *,
+    threads: int = 1,
+    wait: bool = False,
+    on_progress: Callable[[RunProgress], None] | None = None,
 ) -> Result:
-    """``run_one`` with this many threads; SIGINT and SIGTERM end it as ``interrupted``, after a checkpoint.
+    """``run_one`` with this many threads; SIGINT, SIGTERM and SIGUSR2 end it as ``interrupted``, after a checkpoint.
+
+    Args:
+        wait: for another process that has the run, or for the run's trunk, instead of failing.
 
     Raises:
         UserError: as ``run_one``.
     """
     torch.set_num_threads(threads)
-    stopping = threading.Event()
+    directory = Path(directory)
+    task = Task.of(directory, RunConfig.load(directory / "config.yaml"))
+    with Stopping() as stopping:
+        while True:
+            if wait and not stopping and not task.is_ready() and task.give_up() is None:
+                time.sleep(_WAIT_SECONDS)
+                continue
+            try:
+                return run_one(directory, on_progress=on_progress, stop=lambda: bool(stopping))
+            except RunBusy:
+                if not wait or stopping:
+                    raise
+                time.sleep(_WAIT_SECONDS)
 
-    def stop(*_: Any) -> None:
-        stopping.set()
 
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        return run_one(directory, on_progress=on_progress, stop=stopping.is_set)
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+def run_many(directories: Sequence[Path], *, threads: int = 1, at_once: int = 1) -> SweepStatus:
+    """Train several folders with the devices of this process, so many at a time, each in a worker of its own.
+
+    Raises:
+        UserError: a folder has no config.
+    """
+    tasks = [Task.of(directory, RunConfig.load(directory / "config.yaml")) for directory in directories]
+    resources = Resources(threads=threads)
+    slots = local_slots(None, Resources(threads=threads, per_gpu=at_once), on_gpu=True)
+    slots = (slots * at_once)[:at_once]
+    log = directories[0].parent / f"workers-{os.uname().nodename}-{os.getpid()}.log"
+    done = LocalEngine(slots, resources, log).train(tasks, lambda _: None)
+    return SweepStatus(tuple(run_status(each) for each in directories), interrupted=not done)

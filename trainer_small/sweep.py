@@ -9,17 +9,25 @@ from pydantic import model_validator
 from fits.html import card
 from fits.schema import Count, Schema
 from trainer_small.config import DataConfig, RunConfig, RunSpec
+from trainer_small.run_memory import run_memory_bytes
 
 
 @dataclass(frozen=True)
 class RunCost:
-    """What one run will take; ``train_flops`` counts causal attention and the head."""
+    """What one run will take; FLOPs count causal attention and the head.
+
+    ``tokens`` and ``train_flops`` are of the whole horizon, the two ``_spent`` without what a trunk does for the run.
+    """
 
     run_id: str
     params_total: int
     params_active: int
     tokens: int
     train_flops: int
+    tokens_spent: int
+    train_flops_spent: int
+    memory_bytes: int
+    """Estimate of the training process's peak, without the libraries' own memory."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +41,16 @@ class SweepCost:
         return sum(run.tokens for run in self.runs)
 
     @property
+    def tokens_spent(self) -> int:
+        return sum(run.tokens_spent for run in self.runs)
+
+    @property
+    def train_flops_spent(self) -> int:
+        return sum(run.train_flops_spent for run in self.runs)
+
+    @property
     def train_flops(self) -> int:
+        """Of all horizons: what the runs would cost without trunks."""
         return sum(run.train_flops for run in self.runs)
 
 
@@ -63,7 +80,24 @@ class Sweep(Schema):
                     f"run '{run.run_id}' has vocab_size {run.architecture.vocab_size}, "
                     f"for which tokenizers has no file (it has {sorted(self.tokenizers)})"
                 )
+        self._check_trunks()
         return self
+
+    def _check_trunks(self) -> None:
+        runs = {run.run_id: run for run in self.runs}
+        for run in self.runs:
+            if run.trunk is None:
+                continue
+            trunk = runs.get(run.trunk.run_id)
+            if trunk is None:
+                raise ValueError(f"run '{run.run_id}' has trunk '{run.trunk.run_id}', which is no run of the sweep")
+            if run.first_step not in {trunk.training.step_at(tokens) for tokens in trunk.saved_at}:
+                raise ValueError(
+                    f"run '{run.run_id}' leaves its trunk '{trunk.run_id}' at {run.trunk.tokens} tokens, which is not "
+                    f"in that run's saved_at {list(trunk.saved_at)}"
+                )
+            if trunk.trunk is not None and run.first_step <= trunk.first_step:
+                raise ValueError(f"run '{run.run_id}' leaves its trunk '{trunk.run_id}' before that leaves its own")
 
     def _repr_html_(self) -> str:
         cost = self.cost()
@@ -90,6 +124,9 @@ def _run_cost(run: RunSpec) -> RunCost:
         architecture.params_active,
         run.training.tokens_trained,
         run.train_flops,
+        run.tokens_spent,
+        run.train_flops_spent,
+        run_memory_bytes(run),
     )
 
 

@@ -6,11 +6,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from fits.errors import UserError
+from trainer_small.attempts import try_again_if_diverged
 from trainer_small.config import RunConfig, RunSpec
-from trainer_small.local_engine import LocalEngine, RunEvent
-from trainer_small.lock import locked
-from trainer_small.machine import default_workers
-from trainer_small.result import is_final
+from trainer_small.engines.choice import EngineChoice
+from trainer_small.engines.engine import RunEvent, Task
+from trainer_small.engines.sbatch import write_script
+from trainer_small.lock import is_locked, locked
+from trainer_small.result import is_final, result_path
 from trainer_small.sweep import Sweep, run_config, tokens_folder
 from trainer_small.sweep_status import SweepStatus, sweep_status
 from trainer_small.tokens import prepare_tokens
@@ -40,18 +42,20 @@ def run_sweep(
     sweep_file: str | Path,
     out: str | Path,
     *,
+    engine: EngineChoice | None = None,
     workers: int | None = None,
-    threads: int = 1,
+    retry_diverged: int = 0,
     progress: Callable[[SweepProgress], None] | None = None,
     prepare: Callable[[int, int], None] | None = None,
 ) -> SweepStatus:
-    """Train all runs of a sweep on this machine; the same call carries on after any interruption.
+    """Train all runs of a sweep; the same call carries on after any interruption, also with another engine.
 
     Args:
         sweep_file: a ``Sweep`` as YAML.
         out: gets ``tokens/<vocab_size>/`` and one folder a run.
-        workers: processes at a time; as many as cores (by ``threads``) and memory allow when left out.
-        threads: threads of each; results depend on it in the last digits.
+        engine: where the runs are trained; this machine when left out.
+        workers: processes at a time on this machine; as many as cores (by threads) and memory allow when left out.
+        retry_diverged: how often a diverged run is begun again.
         progress: called at every event of a run.
         prepare: called with a vocabulary size and the bytes of text tokenized so far.
 
@@ -59,32 +63,79 @@ def run_sweep(
         The state of every run; ``interrupted`` says that a signal ended the call early.
 
     Raises:
-        UserError: the sweep, its corpus or a tokenizer is wrong, or a run folder holds another config.
+        UserError: the sweep, its corpus or a tokenizer is wrong, a run folder holds another config, or the engine
+            lacks what it needs.
     """
-    sweep_file, out = Path(sweep_file), Path(out)
-    sweep = Sweep.load(sweep_file)
-    if threads < 1 or (workers is not None and workers < 1):
-        raise UserError(f"workers is {workers} and threads is {threads}; both must be at least 1.")
-    workers = workers or default_workers(threads)
-    for run in sweep.runs:
-        _lay_out(out / run.run_id, run_config(run))
-    todo = [run for run in sweep.runs if not is_final(out / run.run_id)]
-    _prepare_tokens(sweep, sweep_file.parent, out, todo, prepare)
-    todo.sort(key=_cost, reverse=True)  # longest first, so that the workers end together
-    state = SweepProgress(
-        runs=len(sweep.runs),
-        finished=len(sweep.runs) - len(todo),
-        cost=sum(map(_cost, sweep.runs)),
-        cost_done=sum(map(_cost, sweep.runs)) - sum(map(_cost, todo)),
-    )
-    follow = _Follower(state, todo, progress)
-    complete = not todo or LocalEngine(min(workers, len(todo)), threads, out / "workers.log", follow).train(
-        [out / run.run_id for run in todo]
-    )
+    sweep, todo = lay_out(sweep_file, out, retry_diverged=retry_diverged, prepare=prepare)
+    out, choice = Path(out), engine or EngineChoice(workers=workers)
+    complete = True
+    while todo and complete:
+        on_gpu = any(run.device != "cpu" for run in todo)
+        follow = _Follower(sweep, todo, progress)
+        complete = choice.engine(out, len(todo), on_gpu=on_gpu).train(
+            [Task.of(out / run.run_id, run) for run in todo], follow
+        )
+        todo = [run for run in todo if try_again_if_diverged(out / run.run_id, retry_diverged)]
     return sweep_status(out, [run.run_id for run in sweep.runs], interrupted=not complete)
 
 
-def _lay_out(directory: Path, config: RunConfig) -> None:
+def write_sbatch_script(
+    sweep_file: str | Path,
+    out: str | Path,
+    engine: EngineChoice,
+    *,
+    retry_diverged: int = 0,
+    prepare: Callable[[int, int], None] | None = None,
+) -> Path | None:
+    """Lay the sweep out as ``run_sweep`` does, and write a script for sbatch instead of training it.
+
+    Returns:
+        The script, or ``None`` when nothing is left to train.
+
+    Raises:
+        UserError: as ``run_sweep``.
+    """
+    _, todo = lay_out(sweep_file, out, retry_diverged=retry_diverged, prepare=prepare)
+    if not todo:
+        return None
+    return write_script(
+        Path(out),
+        [Path(out) / run.run_id for run in todo],
+        engine.resources,
+        max_parallel=engine.max_parallel,
+        options=engine.options,
+    )
+
+
+def lay_out(
+    sweep_file: str | Path,
+    out: str | Path,
+    *,
+    retry_diverged: int = 0,
+    prepare: Callable[[int, int], None] | None = None,
+) -> tuple[Sweep, list[RunSpec]]:
+    """Write every run's folder and the token shards that runs share.
+
+    Returns:
+        The sweep, and its runs that are not done, longest first so that the workers end together.
+
+    Raises:
+        UserError: as ``run_sweep``.
+    """
+    sweep_file, out = Path(sweep_file), Path(out)
+    sweep = Sweep.load(sweep_file)
+    for run in sweep.runs:
+        _lay_out_run(out / run.run_id, run_config(run))
+        try_again_if_diverged(out / run.run_id, retry_diverged)
+    todo = [run for run in sweep.runs if not is_final(out / run.run_id)]
+    for run in todo:  # what failed is tried again, and its old reason must not be taken for a new one
+        if not is_locked(out / run.run_id):
+            result_path(out / run.run_id).unlink(missing_ok=True)
+    _prepare_tokens(sweep, sweep_file.parent, out, todo, prepare)
+    return sweep, sorted(todo, key=_cost, reverse=True)
+
+
+def _lay_out_run(directory: Path, config: RunConfig) -> None:
     path = directory / "config.yaml"
     if not path.exists():
         config.save(path)
@@ -120,18 +171,23 @@ def _prepare_tokens(
 
 
 def _cost(run: RunSpec) -> float:
-    return run.train_flops + _FIXED_FLOPS_PER_TOKEN * run.training.tokens_trained
+    return run.train_flops_spent + _FIXED_FLOPS_PER_TOKEN * run.tokens_spent
+
+
+def _work_at(run: RunSpec, step: int) -> float:
+    """What the run has cost up to a step; a branch's first steps were its trunk's."""
+    return _cost(run) * (step - run.first_step) / (run.training.steps - run.first_step)
 
 
 class _Follower:
     """Turns the engine's events into the sweep's progress."""
 
-    def __init__(
-        self, state: SweepProgress, todo: list[RunSpec], progress: Callable[[SweepProgress], None] | None
-    ) -> None:
-        self._state, self._progress = state, progress
+    def __init__(self, sweep: Sweep, todo: list[RunSpec], progress: Callable[[SweepProgress], None] | None) -> None:
+        cost, left = sum(map(_cost, sweep.runs)), sum(map(_cost, todo))
+        self._state = SweepProgress(len(sweep.runs), len(sweep.runs) - len(todo), cost, cost - left)
+        self._progress = progress
         self._runs = {run.run_id: run for run in todo}
-        self._done_before = self._start_cost = state.cost_done
+        self._done_before = self._start_cost = self._state.cost_done
         self._first_step: dict[str, int] = {}
         self._started = time.monotonic()
 
@@ -148,9 +204,7 @@ class _Follower:
                 self._done_before += _cost(run)
         state.event = event
         state.seconds = time.monotonic() - self._started
-        within = sum(
-            _cost(self._runs[name]) * at.step / self._runs[name].training.steps for name, at in state.running.items()
-        )
+        within = sum(_work_at(self._runs[name], at.step) for name, at in state.running.items())
         state.cost_done = self._done_before + within
         if self._progress:
             state.seconds_left = self._left()
@@ -158,8 +212,6 @@ class _Follower:
 
     def _left(self) -> float | None:
         state = self._state
-        earlier = sum(
-            _cost(self._runs[name]) * step / self._runs[name].training.steps for name, step in self._first_step.items()
-        )
+        earlier = sum(_work_at(self._runs[name], step) for name, step in self._first_step.items())
         worked = state.cost_done - self._start_cost - earlier
         return state.seconds * (state.cost - state.cost_done) / worked if worked > 0 else None

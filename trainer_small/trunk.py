@@ -17,6 +17,7 @@ from trainer_small.result import is_final
 _FROM_THE_HORIZON = (
     "tokens",
     "batch_law",
+    "micro_batch_tokens",
     "decay_fraction",
     "final_learning_rate_fraction",
     "warmup_fraction",

@@ -6,7 +6,7 @@ from pathlib import Path
 from fits.errors import UserError
 from trainer_small.architecture import Architecture
 from trainer_small.config import EvaluationConfig, RunSpec
-from trainer_small.design import BASE_EXPERTS, PROXY_RECIPE
+from trainer_small.designs.design import BASE_EXPERTS, PROXY_RECIPE
 from trainer_small.ladder import Family, usual_depth
 from trainer_small.sweep import Sweep
 

@@ -1,164 +1,161 @@
 """`scaling sweep`: design, cost, run, status and table of many small training runs."""
 
-import os
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
-from fits.errors import UserError
-from scaling.console import count, is_terminal, note, print_json, print_table, progress, quantity, say
-
-if TYPE_CHECKING:
-    from trainer_small.sweep import Sweep
-    from trainer_small.sweep_run import SweepProgress
-    from trainer_small.sweep_status import SweepStatus
+from scaling.commands import sweep_design
+from scaling.commands.sweep_tables import SweepWatch, in_words, print_result, print_status, status_table
+from scaling.console import is_terminal, live, note, print_json, progress, say
 
 commands = typer.Typer(no_args_is_help=True, help="Many small runs: design, cost, train, watch, tabulate.")
 
-_LINE_SECONDS = 15.0
-"""In a log, where there is no bar, a line this often."""
+sweep_design.register(commands)
 
-
-@commands.command()
-def design(
-    corpus: Annotated[Path, typer.Option(help="A corpus folder made by scaling corpus.")],
-    study: Annotated[Path, typer.Option(help="A study folder made by scaling vocab study; holds the tokenizers.")],
-    vocab_sizes: Annotated[str, typer.Option(help="Vocabulary sizes, such as 1024,2048,4096.")],
-    budget_flops: Annotated[float, typer.Option(help="Training FLOPs of all runs together.")],
-    out: Annotated[Path, typer.Option(help="The sweep file to write.")],
-    hidden_sizes: Annotated[str, typer.Option(help="Three widths, smallest first.")] = "32,64,96",
-    num_experts: Annotated[str, typer.Option(help="Expert counts beside the grid's 8.")] = "4,16,32",
-    granularities: Annotated[str, typer.Option(help="Granularities beside the grid's 2.")] = "4",
-    repeats: Annotated[int, typer.Option(help="Runs of the middle point with other seeds.")] = 2,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the cost as JSON.")] = False,
-) -> None:
-    """Choose the runs that identify the laws within a budget, and print what they cost.
-
-    \b
-    Example: scaling sweep design --corpus corpus --study study \\
-        --vocab-sizes 1024,2048 --budget-flops 1e13 --out s.yaml
-    """
-    from trainer_small.design import design_sweep
-
-    widths = _numbers(hidden_sizes)
-    if len(widths) != 3:
-        raise UserError(f"--hidden-sizes is '{hidden_sizes}'; give three widths, such as 32,64,96.")
-    here = out.parent
-    sweep = design_sweep(
-        corpus=os.path.relpath(corpus, here),
-        tokenizers={size: os.path.relpath(_tokenizer(study, size), here) for size in _numbers(vocab_sizes)},
-        budget_flops=budget_flops,
-        hidden_sizes=(widths[0], widths[1], widths[2]),
-        num_experts=_numbers(num_experts),
-        granularities=_numbers(granularities),
-        repeats=repeats,
-    )
-    sweep.save(out, heading=f"{sweep.name}: {sweep.purpose}\nTrain it with: scaling sweep run {out.name} --out runs")
-    _print_cost(sweep, as_json)
-    if not as_json:
-        say(f"wrote {out}")
-
-
-@commands.command()
-def cost(
-    sweep_file: Annotated[Path, typer.Argument(help="A sweep file.")],
-    as_json: Annotated[bool, typer.Option("--json", help="Print the cost as JSON.")] = False,
-) -> None:
-    """Show what a sweep takes before anything runs: parameters, tokens and FLOPs of every run.
-
-    \b
-    Example: scaling sweep cost sweep.yaml
-    """
-    from trainer_small.sweep import Sweep
-
-    _print_cost(Sweep.load(sweep_file), as_json)
+_INTERRUPTED, _BUSY = 130, 75
+_REFRESH_SECONDS, _LOG_SECONDS = 2.0, 60.0
 
 
 @commands.command()
 def run(
     sweep_file: Annotated[Path, typer.Argument(help="A sweep file.")],
-    out: Annotated[Path, typer.Option(help="The folder of the runs.")],
-    workers: Annotated[
-        int | None, typer.Option(help="Processes at a time; default: as cores and memory allow.")
+    out: Annotated[Path, typer.Option(help="The folder of the runs.")] = Path("runs"),
+    engine: Annotated[str, typer.Option(help="local, slurm, sbatch (a script to submit) or ray.")] = "local",
+    workers: Annotated[int | None, typer.Option(help="local: processes at a time; default: as fit.")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads of each run.")] = 1,
+    per_gpu: Annotated[int, typer.Option(help="Runs that share one GPU.")] = 1,
+    gpus_per_run: Annotated[int, typer.Option(help="GPUs of one run; 0: CPU only, above 1: torchrun.")] = 1,
+    max_parallel: Annotated[int | None, typer.Option(help="slurm, sbatch, ray: runs at a time.")] = None,
+    runs_per_task: Annotated[int | None, typer.Option(help="slurm: runs that one array element trains.")] = None,
+    slurm: Annotated[
+        list[str] | None, typer.Option(help="slurm, sbatch: KEY=VALUE for sbatch, such as partition=gpu; again.")
     ] = None,
-    threads: Annotated[int, typer.Option(help="Threads of each process.")] = 1,
+    ray_address: Annotated[
+        str | None, typer.Option(help="ray: address of a running cluster, or auto; default: start one here.")
+    ] = None,
+    retry_diverged: Annotated[int, typer.Option(help="Begin a diverged run again so often.")] = 0,
     as_json: Annotated[bool, typer.Option("--json", help="Print the state of the runs as JSON.")] = False,
 ) -> None:
-    """Train every run of a sweep on this machine.
+    """Train every run of a sweep.
 
-    Ctrl-C stops it in good order, and the same command carries on, as it does after a crash.
+    Ctrl-C stops it in good order. The same command carries on, as it does after a crash, and with another engine too:
+    what is done is decided by the files in the run folders.
 
     \b
     Example: scaling sweep run sweep.yaml --out runs
     """
-    from trainer_small.sweep_run import run_sweep
+    from scaling.commands.fit import pairs
+    from trainer_small.engines.choice import EngineChoice
+    from trainer_small.engines.engine import Resources
+    from trainer_small.sweep_run import run_sweep, write_sbatch_script
 
+    choice = EngineChoice(
+        name=engine,
+        resources=Resources(threads=threads, gpus=gpus_per_run, per_gpu=per_gpu),
+        workers=workers,
+        max_parallel=max_parallel,
+        runs_per_task=runs_per_task,
+        options=pairs(slurm, "--slurm"),
+        address=ray_address,
+    )
     with progress() as bar:
-        watch = _Watch(bar)
-        status = run_sweep(
-            sweep_file, out, workers=workers, threads=threads, progress=watch.train, prepare=watch.prepare
-        )
-    _print_status(status, as_json, all_runs=False)
+        watch = SweepWatch(bar)
+        if engine == "sbatch":
+            script = write_sbatch_script(sweep_file, out, choice, retry_diverged=retry_diverged, prepare=watch.prepare)
+        else:
+            status = run_sweep(
+                sweep_file,
+                out,
+                engine=choice,
+                retry_diverged=retry_diverged,
+                progress=watch.train,
+                prepare=watch.prepare,
+            )
+    if engine == "sbatch":
+        if as_json:
+            print_json({"script": None if script is None else str(script)})
+        else:
+            say("nothing is left to train" if script is None else f"wrote {script}; submit it with: sbatch {script}")
+        return
+    print_status(status, as_json, all_runs=False)
     if status.interrupted:
-        note("stopped; what was trained is kept, and the same command carries on")
-        raise typer.Exit(130)
+        jobs = ", and so do jobs that Slurm has (scancel --name scaling ends them)" if engine == "slurm" else ""
+        note(f"stopped; what was trained is kept{jobs}; the same command carries on")
+        raise typer.Exit(_INTERRUPTED)
     if not status.complete:
         raise typer.Exit(1)
 
 
 @commands.command("run-one")
 def run_one(
-    directory: Annotated[Path, typer.Argument(help="A run folder with a config.yaml.")],
+    directories: Annotated[list[Path], typer.Argument(help="Run folders with a config.yaml.")],
     threads: Annotated[int, typer.Option(help="Threads to train with.")] = 1,
+    at_once: Annotated[int, typer.Option(help="With several folders: so many at a time.")] = 1,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for a run that another process has.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
-    """Train one run folder to its end, from wherever it stands.
+    """Train a run folder to its end, from wherever it stands: what every engine starts.
 
     \b
     Example: scaling sweep run-one runs/d64-t1-e8-g2-v2048
     """
-    from trainer_small.run_process import run_in_process
+    from trainer_small.run import RunBusy
+    from trainer_small.run_process import run_in_process, run_many
 
+    if len(directories) > 1:
+        statuses = run_many(directories, threads=threads, at_once=at_once)
+        print_status(statuses, as_json, all_runs=True)
+        if statuses.interrupted:
+            raise typer.Exit(_INTERRUPTED)
+        return
+    (directory,) = directories
     with progress() as bar:
-        task = bar.add_task(directory.name, total=None)
-
-        def show(at: Any) -> None:
-            text = f"{directory.name} loss {at.loss:.3f} {count(at.tokens_per_second)} tokens/s"
-            bar.update(task, description=text, completed=at.step, total=at.steps)
-
-        result = run_in_process(directory, threads=threads, on_progress=show)
-    if as_json:
-        print_json(result.model_dump(mode="json"))
-    else:
-        rows = [("status", result.status), ("steps", f"{result.step} of {result.steps}")]
-        if result.reason:
-            rows.append(("reason", result.reason))
-        if result.losses:
-            rows.append(("loss (nats/token)", quantity(result.losses.loss)))
-            rows.append(("bits per byte", quantity(result.losses.bits_per_byte)))
-        if result.speed:
-            rows.append(("tokens/s", quantity(result.speed.tokens_per_second)))
-        print_table(["", result.run_id], rows)
+        watch = SweepWatch(bar)
+        try:
+            result = run_in_process(directory, threads=threads, wait=wait, on_progress=watch.one)
+        except RunBusy as error:
+            note(f"error: {error}")
+            raise typer.Exit(_BUSY) from None
+    print_result(result, as_json)
     if result.status == "interrupted":
         note("stopped; the same command carries on")
-        raise typer.Exit(130)
+        raise typer.Exit(_INTERRUPTED)
 
 
 @commands.command()
 def status(
     out: Annotated[Path, typer.Argument(help="The folder of the runs.")],
+    watch: Annotated[bool, typer.Option("--watch", help="Keep the table up to date to the end.")] = False,
+    every: Annotated[bool, typer.Option("--all", help="Show every run, also of more than 200.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the state of the runs as JSON.")] = False,
 ) -> None:
-    """Show where every run stands: queued, running, done, failed or diverged.
+    """Show where every run stands: queued, running (loss, time left), done, failed or diverged.
 
     \b
-    Example: scaling sweep status runs
+    Example: scaling sweep status runs --watch
     """
     from trainer_small.sweep_status import sweep_status
 
-    _print_status(sweep_status(out), as_json, all_runs=True)
+    if not watch or as_json:
+        now = sweep_status(out)
+        print_status(now, as_json, all_runs=True, **({"room": len(now.runs)} if every else {}))
+        return
+    try:
+        if is_terminal():
+            with live() as screen:
+                while not (now := sweep_status(out)).ended:
+                    rows = status_table(now, room=screen.console.height - 3, title=in_words(now))
+                    screen.update(rows, refresh=True)
+                    time.sleep(_REFRESH_SECONDS)
+        else:
+            while not (now := sweep_status(out)).ended:
+                note(in_words(now))
+                time.sleep(_LOG_SECONDS)
+    except KeyboardInterrupt:
+        raise typer.Exit(_INTERRUPTED) from None
+    print_status(now, False, all_runs=True)
 
 
 @commands.command()
@@ -182,102 +179,6 @@ def table(
         print_json({"table": str(out), "runs": counts})
     else:
         say(f"wrote {out}: " + ", ".join(f"{number} {name}" for name, number in counts.items()))
-
-
-class _Watch:
-    """Shows a sweep on a terminal as bars, in a log as a line now and then."""
-
-    def __init__(self, bar: Any) -> None:
-        self._bar, self._tasks, self._last_line = bar, {}, time.monotonic()
-
-    def prepare(self, vocab_size: int, done: int) -> None:
-        task = f"tokenizing with vocabulary {vocab_size}, bytes"
-        if task not in self._tasks:
-            self._tasks[task] = self._bar.add_task(task, total=None)
-        self._bar.update(self._tasks[task], completed=done)
-
-    def train(self, at: "SweepProgress") -> None:
-        share = at.cost_done / at.cost
-        if "runs" not in self._tasks:
-            self._tasks["runs"] = self._bar.add_task("runs", total=at.runs)
-        running = ", ".join(f"{name} {run.loss:.2f}" for name, run in at.running.items() if run.loss is not None)
-        # The bar moves by work, not by runs, so that its time left is right when runs differ in length.
-        self._bar.update(self._tasks["runs"], completed=at.runs * share, description=f"runs ({running})")
-        event = at.event
-        if event is not None and event.status in ("failed", "diverged", "lost"):
-            note(f"{event.run_id} {event.status}: {event.reason}")
-        if not is_terminal() and time.monotonic() - self._last_line > _LINE_SECONDS:
-            self._last_line = time.monotonic()
-            left = f", about {_duration(at.seconds_left)} left" if at.seconds_left is not None else ""
-            note(f"{at.finished} of {at.runs} runs, {share:.0%} of the work{left}; {running}")
-
-
-def _print_cost(sweep: "Sweep", as_json: bool) -> None:
-    total = sweep.cost()
-    if as_json:
-        print_json(
-            {
-                "name": sweep.name,
-                "train_flops": total.train_flops,
-                "tokens": total.tokens,
-                "runs": [vars(each) for each in total.runs],
-            }
-        )
-        return
-    rows = [
-        (each.run_id, count(each.params_total), count(each.params_active), count(each.tokens), float(each.train_flops))
-        for each in total.runs
-    ]
-    print_table(["run", "params_total", "params_active", "tokens", "train_flops"], rows)
-    say(f"{len(rows)} runs, {count(total.tokens)} tokens, {quantity(float(total.train_flops))} FLOP in all")
-
-
-def _print_status(status: "SweepStatus", as_json: bool, *, all_runs: bool) -> None:
-    if as_json:
-        print_json({"counts": status.count(), "runs": [each.to_dict() for each in status.runs]})
-        return
-    shown = [each for each in status.runs if all_runs or each.status not in ("done", "queued")]
-    if shown:
-        rows = [
-            (
-                each.run_id,
-                each.status,
-                each.step,
-                "" if each.loss is None else quantity(each.loss),
-                "" if each.tokens_per_second is None else count(round(each.tokens_per_second)),
-                each.reason or "",
-            )
-            for each in shown
-        ]
-        print_table(["run", "status", "step", "loss", "tokens/s", "reason"], rows)
-    say(", ".join(f"{number} {name}" for name, number in status.count().items()))
-
-
-def _duration(seconds: float) -> str:
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 90
-        else f"{seconds / 60:.0f} min"
-        if seconds < 5400
-        else f"{seconds / 3600:.1f} h"
-    )
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise UserError(f"'{text}' is not a list of whole numbers such as 32,64,96.") from None
-
-
-def _tokenizer(study: Path, vocab_size: int) -> Path:
-    path = study / "tokenizers" / str(vocab_size) / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(
-            f"{study} has no tokenizer of size {vocab_size}; make it with: scaling vocab study CORPUS --out {study} "
-            f"--sizes {vocab_size}"
-        )
-    return path
 
 
 def register(app: typer.Typer) -> None:

@@ -12,7 +12,7 @@ from fits.approaches import three_approaches
 from fits.backtesting import backtest, compare_laws
 from fits.decisions import decide
 from fits.errors import UserError
-from fits.experiment import next_runs
+from fits.experiment import choose_runs, decision_at, next_runs
 from fits.influences import influence
 from fits.isoflop import envelope_frontier, isoflop_frontier
 from fits.profiling import profile
@@ -118,6 +118,49 @@ def test_the_next_run_shrinks_the_interval_as_promised() -> None:
     bought.loc[len(frame), "loss"] = law.evaluate(TRUTH, candidates[1])
     again = fits.fit("hoffmann", bought, bind=BIND, objective="log-least-squares", bootstrap=800)
     assert float(decision(again.draws).std()) == pytest.approx(best.standard_error, rel=0.3)
+
+
+def test_runs_chosen_together_count_what_those_before_them_taught() -> None:
+    fit = fits.fit("hoffmann", isoflops(noise=0.002), bind=BIND, objective="log-least-squares", bootstrap=400)
+    decision = decision_at(fit, {"N": 1e11, "D": 2e12})
+    candidates = [{"N": size, "D": ratio * size} for size in (1e8, 1e9, 1e10) for ratio in (5, 20, 100)]
+    costs = [6 * each["N"] * each["D"] for each in candidates]
+    budget = 3e22
+    now, chosen = choose_runs(fit, candidates, costs, decision, budget)
+    _, ranked = next_runs(fit, candidates, costs, decision)
+    affordable = [each for each in ranked if each.cost <= budget]
+    assert chosen[0] == affordable[0]
+    assert len({each.index for each in chosen}) == len(chosen) and sum(each.cost for each in chosen) <= budget
+    errors = [now, *(each.standard_error for each in chosen)]
+    assert errors == sorted(errors, reverse=True) and errors[-1] < now
+    # All of them at once, by the joint update: the same error as one after another.
+    names = list(fit.parameters)
+    jacobian = []
+    for each in chosen:
+        law, point, values = fit.as_law, candidates[each.index], dict(fit.values)
+        row = []
+        for name in names:
+            step = 1e-5 * max(abs(values[name]), 1e-3)
+            up, down = (law.evaluate(values | {name: values[name] + sign * step}, point) for sign in (1, -1))
+            row.append(float((np.log(up) - np.log(down)) / (2 * step)))
+        jacobian.append(row)
+    rows, spread = np.array(jacobian), np.cov(fit.draws.T)
+    towards = np.array([np.cov(column, decision(fit.draws))[0, 1] for column in fit.draws.T])
+    scatter = rows @ spread @ rows.T + fit.residual_scale**2 * np.eye(len(rows))
+    left = np.var(decision(fit.draws), ddof=1) - (rows @ towards) @ np.linalg.solve(scatter, rows @ towards)
+    assert errors[-1] == pytest.approx(np.sqrt(max(left, 0)), rel=0.02, abs=0.02 * now)
+
+
+def test_the_best_size_is_a_decision_in_closed_form() -> None:
+    fit = fits.fit("hoffmann", isoflops(noise=0.002), bind=BIND, objective="log-least-squares", bootstrap=50)
+    draws = np.array([[TRUTH[name] for name in fit.parameters]])
+    compute = 1e22
+    share = TRUTH["alpha"] * TRUTH["A"] / (TRUTH["beta"] * TRUTH["B"])
+    best = (share * (compute / 6) ** TRUTH["beta"]) ** (1 / (TRUTH["alpha"] + TRUTH["beta"]))
+    assert decision_at(fit, {"C": compute})(draws)[0] == pytest.approx(np.log(best), abs=0.01)
+    for wrong in ({"N": 1e9}, {"C": 1e22, "V": 3.0}, {"C": -1.0}):
+        with pytest.raises(UserError):
+            decision_at(fit, wrong)
 
 
 def test_a_backtest_prefers_the_law_with_a_floor() -> None:

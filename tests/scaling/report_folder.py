@@ -23,7 +23,7 @@ from scaling.plan import (
     TrainingPlan,
 )
 from trainer_small.architecture import Architecture
-from trainer_small.design import BASE_EXPERTS, design_sweep
+from trainer_small.designs.design import BASE_EXPERTS, design_sweep
 from trainer_small.ladder import Family
 from trainer_small.sweep import Sweep
 from vocab_study.corpus import build_corpus

@@ -18,7 +18,7 @@ from trainer_small.checkpoint import load_checkpoint
 from trainer_small.config import RunSpec
 from trainer_small.metrics import read_metrics
 from trainer_small.result import read_result
-from trainer_small.sweep import run_config
+from trainer_small.sweep import Sweep, run_config
 from trainer_small.tokens import prepare_tokens
 
 TINY = {
@@ -158,3 +158,17 @@ def _assert_same_run(one: Path, other: Path) -> None:
 def same_run() -> Callable[[Path, Path], None]:
     """Asserts that two finished run folders agree to the last bit."""
     return _assert_same_run
+
+
+@pytest.fixture
+def sweep_file(corpus: Path, tmp_path: Path, run_spec: Callable[..., RunSpec]) -> Callable[..., Path]:
+    """A sweep file of so many runs that differ in their seed; keywords as for ``run_spec``."""
+
+    def make(count: int = 3, **keys: Any) -> Path:
+        runs = tuple(run_spec(f"run{index}", seed=index, **keys) for index in range(count))
+        tokenizer = os.path.relpath(corpus / "tokenizer.json", tmp_path)
+        sweep = Sweep(name="tiny", corpus=os.path.relpath(corpus, tmp_path), tokenizers={512: tokenizer}, runs=runs)
+        sweep.save(tmp_path / "sweep.yaml")
+        return tmp_path / "sweep.yaml"
+
+    return make

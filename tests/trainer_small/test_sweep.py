@@ -14,7 +14,7 @@ import pytest
 
 from fits.errors import UserError
 from fits.runs import COLUMNS, read_runs, usable_runs, write_runs
-from trainer_small.config import RunConfig, RunSpec
+from trainer_small.config import RunConfig
 from trainer_small.lock import locked
 from trainer_small.result import read_result
 from trainer_small.run import run_one
@@ -25,24 +25,12 @@ from trainer_small.sweep_status import sweep_status, sweep_table
 MakeSweep = Callable[..., Path]
 
 
-@pytest.fixture
-def sweep_file(corpus: Path, tmp_path: Path, run_spec: Callable[..., RunSpec]) -> MakeSweep:
-    def make(count: int = 3, **keys: object) -> Path:
-        runs = tuple(run_spec(f"run{index}", seed=index, **keys) for index in range(count))
-        tokenizer = os.path.relpath(corpus / "tokenizer.json", tmp_path)
-        sweep = Sweep(name="tiny", corpus=os.path.relpath(corpus, tmp_path), tokenizers={512: tokenizer}, runs=runs)
-        sweep.save(tmp_path / "sweep.yaml")
-        return tmp_path / "sweep.yaml"
-
-    return make
-
-
 def test_the_cost_is_the_exact_counts(sweep_file: MakeSweep) -> None:
     sweep = Sweep.load(sweep_file(2))
     run = sweep.runs[0]
     cost = sweep.cost()
-    assert cost.tokens == 2 * 30 * 128
-    assert cost.train_flops == 2 * 30 * 128 * run.architecture.flops_per_token(32)
+    assert cost.tokens_spent == 2 * 30 * 128
+    assert cost.train_flops == cost.train_flops_spent == 2 * 30 * 128 * run.architecture.flops_per_token(32)
     assert cost.runs[0].params_active == run.architecture.params_active
 
 
@@ -96,7 +84,7 @@ def _children() -> list[int]:
         if entry.name.isdigit():
             try:
                 fields = (entry / "stat").read_text().rsplit(")", 1)[1].split()
-                if int(fields[1]) == os.getpid() and b"trainer_small.worker" in (entry / "cmdline").read_bytes():
+                if int(fields[1]) == os.getpid() and b"engines.worker" in (entry / "cmdline").read_bytes():
                     found.append(int(entry.name))
             except OSError:
                 continue

@@ -2,20 +2,22 @@
 
 import json
 import os
-import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 import typer
 from typer.testing import CliRunner
 
-from fits.runs import read_runs
+from fits.runs import read_runs, write_runs
 from scaling.cli import Commands
 from scaling.commands import sweep as sweep_commands
 from trainer_small.config import RunSpec
 from trainer_small.sweep import Sweep
+from trainer_small.sweep_status import planned_row
 
 app = typer.Typer(cls=Commands)
 sweep_commands.register(app)
@@ -72,12 +74,64 @@ def test_a_design_is_within_its_budget_and_can_be_read_back(corpus: Path, tmp_pa
     assert all((out.parent / path).is_file() for path in sweep.tokenizers.values())
 
 
+def test_named_designs_their_cost_and_the_next_runs(corpus: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "study" / "tokenizers" / "400"
+    folder.mkdir(parents=True)
+    shutil.copy(corpus / "tokenizer.json", folder)
+    common = ["--corpus", corpus, "--study", tmp_path / "study", "--vocab-sizes", 400]
+    out = tmp_path / "sweep.yaml"
+    arguments = ["design", *common, "--law", "hoffmann", "--hidden-sizes", "32,48,64", "--budget-flops", "2e13"]
+    text = _call(*arguments, "--out", out)
+    assert "shared trunks save" in text and max(map(len, text.splitlines()[:-1])) <= 90
+    answer = json.loads(_call("cost", out, "--gpu", "h200", "--json"))
+    walls = list(answer["wall_seconds_by_workers"].values())
+    assert walls == sorted(walls, reverse=True) and answer["device_hours"] == pytest.approx(walls[0] / 3600)
+    assert answer["train_flops_spent"] < 0.6 * answer["train_flops"] and answer["largest_memory_bytes"] > 1e6
+    assert "utilisation" in _call("cost", out, "--gpu", "h200")
+    assert json.loads(_call("cost", out, "--no-measure", "--json"))["speed"] is None
+    frame = pd.DataFrame([planned_row(run) for run in Sweep.load(out).runs])
+    noise = np.random.default_rng(0).normal(0, 0.005, len(frame))
+    frame["loss"] = (1.7 + 30 * frame["params_active"] ** -0.3 + 300 * frame["tokens"] ** -0.35) * np.exp(noise)
+    write_runs(frame.assign(status="done"), tmp_path / "runs.csv")
+    more = [
+        *arguments[:-1],
+        "1e14",
+        "--known",
+        tmp_path / "runs.csv",
+        "--decide",
+        "C=1e16",
+        "--out",
+        tmp_path / "n.yaml",
+    ]
+    chosen = json.loads(_call(*more, "--json"))
+    assert chosen["decision"]["standard_error_then"] < chosen["decision"]["standard_error_now"]
+    assert chosen["train_flops_spent"] <= 1e14
+
+
+def test_a_script_for_sbatch_and_several_folders(sweep_file: Path, tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    text = _call("run", sweep_file, "--out", out, "--engine", "sbatch", "--slurm", "partition=gpu")
+    assert "submit it with: sbatch" in text and "--partition=gpu" in (out / "sweep.sbatch").read_text()
+    assert json.loads(_call("status", out, "--json"))["counts"] == {"queued": 2}
+    assert "2 queued" in _call("status", out, "--all")
+    assert "2 done" in _call("run-one", out / "a", out / "b", "--at-once", 2)
+    assert "2 done" in _call("status", out, "--watch")
+    assert "nothing is left" in _call("run", sweep_file, "--out", out, "--engine", "sbatch")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["cost", "nowhere.yaml"], "nowhere.yaml"),
         (["run", "nowhere.yaml", "--out", "runs"], "nowhere.yaml"),
         (["run-one", "nowhere"], "nowhere"),
+        (["run", "s.yaml", "--engine", "slrum"], "did you mean 'slurm'"),
+        (["run", "s.yaml", "--threads", "0"], "threads is 0"),
+        (["cost", "s.yaml", "--utilisation", "0.3"], "--gpu"),
+        (
+            ["design", "--corpus", "c", "--study", "s", "--vocab-sizes", "8", "--budget-flops", "1", "--out", "s.yaml"],
+            "8",
+        ),
         (["status", "nowhere"], "holds no runs"),
         (["table", "nowhere", "--out", "runs.csv"], "holds no runs"),
         (
@@ -105,12 +159,3 @@ def test_mistakes_are_one_sentence_and_exit_code_2(
     output = _call(*arguments, code=2)
     assert words in output and output.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
-
-
-def test_every_command_shows_an_example_that_parses() -> None:
-    group = typer.main.get_command(app)
-    for name in ("design", "cost", "run", "run-one", "status", "table"):
-        command = group.commands["sweep"].commands[name]  # type: ignore[attr-defined]
-        example = re.search(rf"Example: scaling sweep {name} (.+)", command.help)
-        assert example, command.help
-        command.make_context(name, example.group(1).split())

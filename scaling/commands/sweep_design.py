@@ -1,0 +1,205 @@
+"""`scaling sweep design` and `cost`: which runs to buy, and what they take, before anything is spent."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fits.errors import UserError
+from scaling.console import count, print_json, print_table, quantity, say
+
+if TYPE_CHECKING:
+    from trainer_small.designs.next import NextSweep
+    from trainer_small.sweep import Sweep
+    from trainer_small.sweep_time import Speed
+
+_WORKERS = (1, 2, 4, 8, 16, 64)
+JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+def design(
+    corpus: Annotated[Path, typer.Option(help="A corpus folder made by scaling corpus.")],
+    study: Annotated[Path, typer.Option(help="A study folder made by scaling vocab study; holds the tokenizers.")],
+    vocab_sizes: Annotated[str, typer.Option(help="Vocabulary sizes, such as 1024,2048,4096.")],
+    budget_flops: Annotated[float, typer.Option(help="Training FLOPs of all runs together; never exceeded.")],
+    out: Annotated[Path, typer.Option(help="The sweep file to write.")],
+    law: Annotated[
+        str,
+        typer.Option(
+            help="moe-bits, hoffmann, isoflop, joint-moe, efficiency-leverage, vocabulary, lr-batch, or a FILE.yaml."
+        ),
+    ] = "moe-bits",
+    hidden_sizes: Annotated[str | None, typer.Option(help="Widths instead of the design's, smallest first.")] = None,
+    known: Annotated[Path | None, typer.Option(help="A run table: choose what narrows the decision most.")] = None,
+    decide: Annotated[
+        str | None, typer.Option(help="With --known: the best size at C=1e22, or the loss at N=7e9,D=2e12.")
+    ] = None,
+    as_json: JsonFlag = False,
+) -> None:
+    """Choose the runs that identify a law within a budget, and print what they cost.
+
+    With --known the law is fitted to the runs at hand, and of the design's runs those are taken that narrow the
+    decision most for their FLOPs.
+
+    \b
+    Example: scaling sweep design --corpus corpus --study study \\
+        --vocab-sizes 1024,2048 --budget-flops 1e13 --out s.yaml
+    """
+    here = out.parent
+    settings: dict[str, Any] = {
+        "corpus": os.path.relpath(corpus, here),
+        "tokenizers": {size: os.path.relpath(_tokenizer(study, size), here) for size in numbers(vocab_sizes)},
+        "budget_flops": budget_flops,
+    }
+    if hidden_sizes is not None:
+        settings["hidden_sizes"] = numbers(hidden_sizes)
+    if decide is not None and known is None:
+        raise UserError("--decide needs --known, the runs by which the decision stands now.")
+    chosen: NextSweep | None = None
+    if known is not None:
+        chosen = _next(known, decide, law, settings)
+        sweep = chosen.sweep
+    elif law == "vocabulary":
+        from vocab_study.design import design_vocabulary_sweep
+
+        sweep = design_vocabulary_sweep(**settings)
+    else:
+        from trainer_small.designs.design import design_sweep
+
+        sweep = design_sweep(design=law, **settings)
+    sweep.save(out, heading=f"{sweep.name}: {sweep.purpose}\nTrain it with: scaling sweep run {out.name} --out runs")
+    _print_cost(sweep, as_json, None, chosen)
+    if not as_json:
+        say(f"wrote {out}")
+
+
+def _next(known: Path, decide: str | None, law: str, settings: Mapping[str, Any]) -> "NextSweep":
+    from fits.runs import read_runs
+    from scaling.commands.fit import numbers as values
+    from scaling.commands.fit import pairs
+    from trainer_small.designs.next import next_sweep
+
+    if law == "vocabulary":
+        raise UserError("--known chooses among runs of a grid; give --law moe-bits, whose law sees the vocabulary.")
+    at = values(pairs(decide.split(","), "--decide"), "--decide") if decide else None
+    return next_sweep(read_runs(known), design=law, at=at, **settings)
+
+
+def cost(
+    sweep_file: Annotated[Path, typer.Argument(help="A sweep file.")],
+    gpu: Annotated[str | None, typer.Option(help="Time on this GPU, such as h200, by its data sheet.")] = None,
+    utilisation: Annotated[float | None, typer.Option(help="With --gpu: share of its peak; default: by width.")] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads of each run, for the measurement here.")] = 1,
+    measure: Annotated[bool, typer.Option(help="Without --gpu: measure this machine's speed (seconds).")] = True,
+    as_json: JsonFlag = False,
+) -> None:
+    """Show what a sweep takes before anything runs: FLOPs, memory and time of every run, and wall time by workers.
+
+    \b
+    Example: scaling sweep cost sweep.yaml --gpu h200
+    """
+    from trainer_small.sweep import Sweep
+
+    if utilisation is not None and (gpu is None or not 0 < utilisation <= 1):
+        raise UserError(f"--utilisation is {utilisation:g}; give a share of the peak above 0 and up to 1, with --gpu.")
+    sweep = Sweep.load(sweep_file)
+    speed: Speed | None = None
+    if gpu is not None:
+        from scaling.hardware import gpu as find
+        from trainer_small.sweep_time import device_speed
+
+        speed = device_speed(gpu.lower(), find(gpu).peak_flops, utilisation)
+    elif measure:
+        from trainer_small.measure_speed import measured_speed
+
+        speed = measured_speed(sweep.runs, threads=threads)
+    _print_cost(sweep, as_json, speed)
+
+
+def _print_cost(sweep: "Sweep", as_json: bool, speed: "Speed | None" = None, chosen: "NextSweep | None" = None) -> None:
+    from scaling.commands.sweep_tables import duration, size
+    from trainer_small.sweep_time import makespan
+
+    total = sweep.cost()
+    seconds = [speed.seconds(run) for run in sweep.runs] if speed else []
+    wall = {workers: makespan(sweep.runs, seconds, workers) for workers in _WORKERS} if speed else {}
+    saved = total.train_flops - total.train_flops_spent
+    if as_json:
+        print_json(
+            {
+                "name": sweep.name,
+                "train_flops_spent": total.train_flops_spent,
+                "train_flops": total.train_flops,
+                "tokens_spent": total.tokens_spent,
+                "largest_memory_bytes": max(each.memory_bytes for each in total.runs),
+                "runs": [
+                    vars(each) | ({"seconds": time} if speed else {})
+                    for each, time in zip(total.runs, seconds or [0.0] * len(total.runs), strict=True)
+                ],
+                "speed": speed.source if speed else None,
+                "device_hours": sum(seconds) / 3600 if speed else None,
+                "wall_seconds_by_workers": {str(workers): time for workers, time in wall.items()},
+                "decision": None
+                if chosen is None
+                else {
+                    "at": chosen.decision,
+                    "law": chosen.law,
+                    "standard_error_now": chosen.error_now,
+                    "standard_error_then": chosen.error_then,
+                },
+            }
+        )
+        return
+    rows = [
+        (
+            each.run_id,
+            count(each.params_active),
+            count(each.tokens),
+            f"{each.train_flops_spent:.2e}",
+            size(each.memory_bytes),
+            *([duration(seconds[index])] if speed else []),
+        )
+        for index, each in enumerate(total.runs)
+    ]
+    print_table(["run", "active", "tokens", "FLOPs", "memory", *(["time"] if speed else [])], rows)
+    say(
+        f"{len(rows)} runs, {count(total.tokens_spent)} tokens, {quantity(float(total.train_flops_spent))} FLOP; "
+        f"the largest needs {size(max(each.memory_bytes for each in total.runs))} beside the libraries"
+    )
+    if saved:
+        say(f"shared trunks save {saved / total.train_flops:.0%} of {quantity(float(total.train_flops))} FLOP")
+    if chosen is not None:
+        at = ", ".join(f"{name}={value:.4g}" for name, value in chosen.decision.items())
+        say(
+            f"decision at {at} by law {chosen.law}: standard error of its log {quantity(chosen.error_now)} now, "
+            f"about {quantity(chosen.error_then)} with these runs"
+        )
+    if speed:
+        say(f"time by {speed.source}: {quantity(sum(seconds) / 3600)} hours of one worker")
+        print_table(["workers", "wall time"], [(workers, duration(time)) for workers, time in wall.items()])
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """A list such as 32,64,96."""
+    try:
+        return tuple(int(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise UserError(f"'{text}' is not a list of whole numbers such as 32,64,96.") from None
+
+
+def _tokenizer(study: Path, vocab_size: int) -> Path:
+    path = study / "tokenizers" / str(vocab_size) / "tokenizer.json"
+    if not path.is_file():
+        raise UserError(
+            f"{study} has no tokenizer of size {vocab_size}; make it with: scaling vocab study CORPUS --out {study} "
+            f"--sizes {vocab_size}"
+        )
+    return path
+
+
+def register(group: typer.Typer) -> None:
+    """Attach both commands."""
+    group.command()(design)
+    group.command()(cost)

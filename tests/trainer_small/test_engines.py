@@ -1,0 +1,191 @@
+"""Engines without a cluster: the command they start, devices, jobs that get lost, the script for sbatch."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from fits.errors import UserError
+from trainer_small.config import RunSpec
+from trainer_small.engines.choice import EngineChoice
+from trainer_small.engines.command import run_command
+from trainer_small.engines.devices import local_slots, visible_gpus
+from trainer_small.engines.engine import MOST_DEATHS, Resources, RunEvent, Task
+from trainer_small.engines.jobs import train_by_jobs
+from trainer_small.engines.sbatch import MOST_ELEMENTS, write_script
+from trainer_small.lock import locked
+from trainer_small.result import is_final, read_result
+from trainer_small.run import run_one
+from trainer_small.run_process import run_in_process, run_many
+from trainer_small.sweep import Sweep, run_config
+from trainer_small.sweep_run import lay_out, run_sweep
+
+
+class Scheduler:
+    """A cluster of threads' simplicity: a job trains its runs when somebody asks for it, or is lost."""
+
+    poll_seconds = 0.0
+
+    def __init__(self, lose: int = 0, at_most: int = 2) -> None:
+        self.lose, self.at_most, self.silent = lose, at_most, 1
+        self.jobs: dict[str, Sequence[Task]] = {}
+        self.submitted: list[list[str]] = []
+
+    def room(self, outstanding: int) -> int:
+        return self.at_most - outstanding
+
+    def submit(self, packs: Sequence[Sequence[Task]]) -> list[str]:
+        names = [str(len(self.submitted) + index) for index in range(len(packs))]
+        self.jobs |= dict(zip(names, packs, strict=True))
+        self.submitted += [[task.run_id for task in pack] for pack in packs]
+        return names
+
+    def alive(self) -> set[str] | None:
+        if self.silent:
+            self.silent -= 1
+            return None
+        name = next(iter(self.jobs), None)
+        if name is not None:
+            runs = self.jobs.pop(name)
+            if self.lose:
+                self.lose -= 1
+            else:
+                for task in runs:
+                    run_one(task.directory)
+        return set(self.jobs)
+
+
+def test_lost_jobs_are_submitted_again_and_not_more_than_there_is_room_for(
+    sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    file, out = sweep_file(4), tmp_path / "runs"
+    _, runs = lay_out(file, out)
+    tasks = [Task.of(out / run.run_id, run) for run in runs]
+    scheduler, heard = Scheduler(lose=2), list[RunEvent]()
+    assert train_by_jobs(scheduler, tasks, heard.append, advice="")
+    assert [event.status for event in heard].count("lost") == 2
+    assert sorted(event.run_id for event in heard if event.status == "done") == [f"run{index}" for index in range(4)]
+    assert len(scheduler.submitted) == 6
+    assert run_sweep(file, out, workers=1).complete  # and another engine finds it done
+
+
+def test_a_run_that_is_lost_again_and_again_is_failed(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    file, out = sweep_file(1), tmp_path / "runs"
+    _, runs = lay_out(file, out)
+    scheduler, heard = Scheduler(lose=99), list[RunEvent]()
+    assert train_by_jobs(scheduler, [Task.of(out / "run0", runs[0])], heard.append, advice="look there.")
+    assert [event.status for event in heard] == ["lost"] * (MOST_DEATHS - 1) + ["failed"]
+    result = read_result(out / "run0")
+    assert result is not None and result.status == "failed" and "look there." in str(result.reason)
+
+
+def test_jobs_of_an_earlier_launcher_are_not_submitted_again(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    file, out = sweep_file(3), tmp_path / "runs"
+    _, runs = lay_out(file, out)
+    tasks = [Task.of(out / run.run_id, run) for run in runs]
+    scheduler = Scheduler()
+    scheduler.jobs["earlier"] = tasks[:2]
+    assert train_by_jobs(scheduler, tasks, lambda _: None, known={"earlier": tasks[:2]}, advice="")
+    assert scheduler.submitted == [[tasks[2].run_id]]
+
+
+def test_the_command_is_one_for_all(tmp_path: Path) -> None:
+    one = run_command([tmp_path], Resources(threads=2))
+    assert one[1:] == ["-m", "scaling", "sweep", "run-one", str(tmp_path), "--threads", "2", "--wait"]
+    assert "--at-once" in run_command([tmp_path, tmp_path], Resources(per_gpu=2))
+    several = run_command([tmp_path], Resources(gpus=4))
+    assert several[1:5] == ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=4"]
+    with pytest.raises(UserError, match="cannot share"):
+        Resources(gpus=2, per_gpu=2)
+
+
+def test_devices_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,7")
+    assert visible_gpus() == ["4", "5", "7"]
+    assert local_slots(None, Resources(), on_gpu=True) == ["4", "5", "7"]
+    assert local_slots(None, Resources(per_gpu=2), on_gpu=True) == ["4", "5", "7"] * 2
+    assert local_slots(2, Resources(per_gpu=2), on_gpu=True) == ["4", "5"]
+    assert local_slots(None, Resources(gpus=2), on_gpu=True) == ["4,5"]
+    assert local_slots(3, Resources(), on_gpu=False) == [None] * 3
+    assert local_slots(3, Resources(gpus=0), on_gpu=True) == [""] * 3
+    with pytest.raises(UserError, match="4 GPUs"):
+        local_slots(None, Resources(gpus=4), on_gpu=True)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert visible_gpus() == []
+
+
+def test_a_worker_sees_its_own_device_only(
+    sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3,5")
+    seen: set[str] = set()
+
+    def hear(_: object) -> None:
+        for pid in subprocess.run(["pgrep", "-P", str(os.getpid())], capture_output=True, text=True).stdout.split():
+            for pair in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                if pair.startswith(b"CUDA_VISIBLE_DEVICES="):
+                    seen.add(pair.decode().partition("=")[2])
+
+    # On "auto" a run takes a device if torch finds one behind the name; there is none, so it trains on the CPU.
+    file = sweep_file(2, device="auto", training={"tokens": 128 * 150})
+    assert run_sweep(file, tmp_path / "runs", progress=hear).complete
+    assert {"3", "5"} <= seen
+
+
+def test_the_script_gives_every_run_to_one_element(tmp_path: Path) -> None:
+    runs = [tmp_path / f"run {index}" for index in range(MOST_ELEMENTS + 7)]
+    options = {"partition": "gpu", "time": "4:00:00"}
+    script = write_script(tmp_path, runs, Resources(threads=2), max_parallel=8, options=options, python="python")
+    text = script.read_text()
+    assert f"#SBATCH --array=0-{MOST_ELEMENTS - 1}%8" in text and "#SBATCH --partition=gpu" in text
+    assert "#SBATCH --cpus-per-task=2" in text and "#SBATCH --gpus-per-node=1" in text
+    # A python that writes down what it is told to train stands for the real one.
+    fake = tmp_path / "bin" / "python"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/bash\nfor each in "$@"; do [[ $each == /* ]] && echo "$each" >> "{tmp_path}/told"; done\n')
+    fake.chmod(0o755)
+    for element in (0, 6, 7, MOST_ELEMENTS - 1):
+        environment = os.environ | {"PATH": f"{fake.parent}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": str(element)}
+        subprocess.run(["bash", str(script)], env=environment, check=True)
+    told = (tmp_path / "told").read_text().splitlines()
+    wanted = [0, MOST_ELEMENTS, 6, MOST_ELEMENTS + 6, 7, MOST_ELEMENTS - 1]
+    assert told == [str(runs[index]) for index in wanted]
+
+
+def test_run_one_takes_several_folders_and_waits(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    lay_out(sweep_file(2), out)
+    folders = [out / "run0", out / "run1"]
+    assert run_many(folders, at_once=2).complete and all(map(is_final, folders))
+    with locked(folders[0]), pytest.raises(UserError, match="another process"):
+        run_in_process(folders[0])
+    assert run_in_process(folders[0], wait=True).status == "done"
+
+
+def test_engines_that_lack_something_say_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="did you mean 'slurm'"):
+        EngineChoice(name="slrum")
+    with pytest.raises(UserError, match="workers is 0"):
+        EngineChoice(workers=0)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match=r"sbatch is not here|submitit is not installed"):
+        EngineChoice(name="slurm").engine(tmp_path, 1, on_gpu=False)
+    with pytest.raises(UserError, match=r"moe-scaling\[ray\]"):
+        EngineChoice(name="ray").engine(tmp_path, 1, on_gpu=False)
+
+
+def test_a_sweep_names_a_trunk_that_is_not_there(corpus: Path, run_spec: Callable[..., RunSpec]) -> None:
+    del corpus
+    recipe = {"tokens": 128 * 60, "warmup_tokens": 256}
+    spec = run_spec("a", training=recipe).model_dump(mode="json")
+    data = {"name": "s", "corpus": "c", "tokenizers": {512: "t"}}
+    branch = spec | {"trunk": {"run_id": "b", "tokens": 128 * 16}}
+    with pytest.raises(UserError, match="no run of the sweep"):
+        Sweep.parse(data | {"runs": [branch]}, "sweep.yaml")
+    with pytest.raises(UserError, match="saved_at"):
+        Sweep.parse(data | {"runs": [branch, spec | {"run_id": "b"}]}, "sweep.yaml")
+    assert run_config(RunSpec.parse(branch, "run")).trunk is not None
