@@ -35,6 +35,7 @@ class Assumptions(Schema):
     one_copy_per_node: bool
     all_to_all_hidden: float = Field(ge=0, le=1)
     tensor_parallel_hidden: float = Field(ge=0, le=1)
+    pipeline_hidden: float = Field(ge=0, le=1)
     time_imbalance: float = Field(ge=1)
 
 
