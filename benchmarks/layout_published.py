@@ -43,7 +43,7 @@ def run_of(entry: dict[str, Any], model: Architecture) -> Run:
 def speeds(entry: dict[str, Any], model: Architecture, assumptions: Assumptions) -> tuple[float, float]:
     """Published and predicted TFLOP/s of one GPU, by this toolkit's count of the model's FLOPs."""
     run = run_of(entry, model)
-    assumed = assumptions.model_copy(update=entry.get("assumptions", {}))
+    assumed = _assumed(entry, assumptions)
     layout = Layout(gpus=entry["gpus"], **entry["layout"])
     per_token = model.flops_per_token(run.sequence_length)
     if "best_with" in entry:
@@ -64,11 +64,15 @@ def speeds(entry: dict[str, Any], model: Architecture, assumptions: Assumptions)
 
 def memories(entry: dict[str, Any], model: Architecture, assumptions: Assumptions) -> tuple[float, float]:
     """Published and predicted GiB of the fullest GPU."""
-    memory, _ = taken(
-        run_of(entry, model), Layout(gpus=entry["gpus"], **entry["layout"]), find_gpu("h100"), assumptions
-    )
+    layout = Layout(gpus=entry["gpus"], **entry["layout"])
+    memory, _ = taken(run_of(entry, model), layout, find_gpu("h100"), _assumed(entry, assumptions))
     seen = entry["gib"] if "gib" in entry else entry["gb"] * 1e9 / GIB
     return seen, memory.total.item() / GIB
+
+
+def _assumed(entry: dict[str, Any], assumptions: Assumptions) -> Assumptions:
+    """With what the source says of its run that is not the usual."""
+    return assumptions.model_copy(update=entry.get("assumptions", {}))
 
 
 def main() -> None:

@@ -13,23 +13,21 @@ from trainer_small.architecture import Architecture
 
 
 def tensor_parallel_seconds(model: Architecture, layout: Degrees, tokens: Any, speeds: Speeds) -> Any:
-    """One layer's forward: an all-gather and a reduce-scatter of the activations around attention and around the FFN.
+    """An all-gather and a reduce-scatter of one micro-batch's activations, around attention or around a dense FFN.
 
-    Routed experts need none of it (the all-to-all sends sequence-parallel tokens), so an MoE layer counts half; its
-    shared experts' share is small and left out.
+    Routed experts need none: the all-to-all sends the tokens that each rank holds. The shared experts' are left out.
     """
     share = (layout.tensor - 1) / layout.tensor
     return 2 * share * tokens * model.hidden_size * speeds.element / speeds.link(layout.tensor)
 
 
-def all_to_all_seconds(
-    model: Architecture, layout: Degrees, split: Any, speeds: Speeds, assumptions: Assumptions
-) -> Any:
+def all_to_all_seconds(model: Architecture, layout: Degrees, split: Any, speeds: Speeds, assumed: Assumptions) -> Any:
     """One layer's forward: sending each token's copies to its experts and the results back.
 
     The first ``gpus_per_node / expert_tensor`` ranks of an expert group share a node; what leaves the node goes over
     the network. A token crosses to another node once, however many of its experts are there (DeepEP and HybridEP;
-    arXiv 2412.19437, section 3.2.2), or once an expert. The two ways run at once; the slower one counts.
+    arXiv 2412.19437, section 3.2.2), and is handed on inside it; or it crosses once an expert. The two ways run at
+    once; the slower one counts.
 
     Args:
         split: tokens of a micro-batch on one GPU, split over tensor parallelism.
@@ -40,13 +38,11 @@ def all_to_all_seconds(
     nodes = layout.expert / near
     row = 2 * split * model.hidden_size * speeds.element
     inside = row * model.experts_per_token * (near - 1) / near
-    if assumptions.one_copy_per_node:
-        inside = np.where(nodes > 1, inside + row * (near - 1) / near, inside)  # forwarded by the rank that received it
-        reached = nodes * (1 - (1 - 1 / nodes) ** min(model.experts_per_token, model.num_experts))
+    if assumed.one_copy_per_node:
+        reached = nodes * (1 - (1 - 1 / nodes) ** model.experts_per_token)
         if model.num_expert_groups > 1:  # a token's experts come from few groups, and a group lies together
-            reached = np.minimum(
-                reached, model.expert_groups_per_token * np.maximum(nodes / model.num_expert_groups, 1)
-            )
+            groups = np.maximum(nodes / model.num_expert_groups, 1)
+            reached = np.minimum(reached, model.expert_groups_per_token * groups)
         crossings = reached * (nodes - 1) / nodes
     else:
         crossings = model.experts_per_token * (nodes - 1) / nodes

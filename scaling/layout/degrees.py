@@ -29,7 +29,7 @@ class Degrees(Protocol):
 
 @dataclass(frozen=True)
 class Columns:
-    """Layouts that share the pipeline's shape and the recomputation; the other degrees are arrays of shape [layouts]."""
+    """Layouts that share the pipeline's shape and the recomputation; the other degrees are arrays, [layouts]."""
 
     gpus: int
     pipeline: int

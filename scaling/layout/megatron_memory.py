@@ -19,7 +19,8 @@ def megatron_state_bytes(model: Architecture, layout: Degrees, *, sharded_optimi
     - all of attention is split over tensor parallelism;
     - the optimizer's state is sharded over data parallel ranks alone, not over context parallel ones.
 
-    The vocabulary is the model's own, unpadded, as the export to Megatron-LM has it. Multi-token prediction modules are not part of the model and not counted.
+    The vocabulary is the model's own, unpadded, as the export to Megatron-LM has it. Multi-token prediction modules are
+    not part of the model and not counted.
     """
     moe, dense = model.num_moe_layers, model.num_layers - model.num_moe_layers
     d = model.hidden_size

@@ -11,12 +11,13 @@ class Speeds:
     """Speeds of products, memory and links."""
 
     def __init__(self, gpu: Gpu, assumptions: Assumptions, precision: Precision) -> None:
-        relative = {"bf16": 1.0, "fp8": assumptions.fp8_speedup, "fp32": 0.5}[precision]  # fp32 runs as TF32
-        halved = 0.5 if precision == "fp32" else 1.0
+        halved = 0.5 if precision == "fp32" else 1.0  # fp32 runs as TF32
+        fp8 = precision == "fp8"
         self.element = 4.0 if precision == "fp32" else 2.0
         """Bytes of an activation."""
-        self.matmul = gpu.peak_flops * assumptions.matmul_efficiency * relative
-        self.grouped = gpu.peak_flops * assumptions.grouped_matmul_efficiency * relative
+        self.matmul = gpu.peak_flops * assumptions.matmul_efficiency * (assumptions.fp8_speedup if fp8 else halved)
+        self.grouped = gpu.peak_flops * assumptions.grouped_matmul_efficiency
+        self.grouped *= assumptions.fp8_grouped_speedup if fp8 else halved
         self.attention_forward = gpu.peak_flops * assumptions.attention_forward_efficiency * halved
         self.attention_backward = gpu.peak_flops * assumptions.attention_backward_efficiency * halved
         self.memory = gpu.memory_bandwidth * assumptions.bandwidth_efficiency

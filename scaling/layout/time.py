@@ -23,7 +23,7 @@ from trainer_small.architecture import Architecture
 
 @dataclass(frozen=True)
 class StepTime:
-    """Seconds of one step on the slowest stage; the parts add up to ``total``. Numbers, or arrays of shape [layouts]."""
+    """Seconds of one step on the slowest stage; the parts add up to ``total``. Numbers, or arrays, [layouts]."""
 
     matmuls: Any
     """Attention projections, dense and shared FFNs, router and head."""
@@ -101,6 +101,8 @@ def step_time(
     by_stage = sum(parts.values())
     mean = by_stage.mean(axis=0)
     transfer = communication.pipeline_seconds(model, layout, tokens, speeds) * (1 - assumptions.pipeline_hidden)
+    sends = 2 * layout.virtual_pipeline * (layout.pipeline > 1)
+    transfer = transfer + sends * assumptions.collective_latency_seconds
     waiting = (layout.pipeline - 1) / layout.virtual_pipeline * (mean + transfer / layout.virtual_pipeline)
     plain, routed = (fullest(each, by_stage) for each in params_on_rank(model, layout, stages))
     slowest = {name: fullest(value, by_stage) * micro_batches for name, value in parts.items()}
@@ -181,7 +183,9 @@ def layer_time(
         all_to_all = communication.all_to_all_seconds(model, layout, split, speeds, assumptions)
     scores = tokens * counts.attention_flops_of_layer(model) * sequence_length / 2 / layout.tensor
     forward = scores / speeds.attention_forward
-    collective = communication.tensor_parallel_seconds(model, layout, tokens, speeds) * (1 if moe else 2)
+    blocks = 1 if moe else 2  # attention, and a dense FFN
+    collective = communication.tensor_parallel_seconds(model, layout, tokens, speeds) * blocks
+    late = assumptions.collective_latency_seconds
     ring = communication.context_parallel_seconds(model, layout, tokens, speeds)
     return LayerTime(
         matmuls=seconds["plain"] + seconds["latent_up"],
@@ -190,9 +194,9 @@ def layer_time(
         attention_backward=2.5 * scores / speeds.attention_backward,  # five products where the forward has two
         elementwise=_elementwise(model, layout, sequence_length, moe, speeds, assumptions),
         overhead=assumptions.layer_overhead_seconds * (1.0 if moe else 0.3),
-        tensor_parallel=collective * (1 - assumptions.tensor_parallel_hidden),
-        all_to_all=all_to_all * (1 - assumptions.all_to_all_hidden),
-        context_parallel=np.maximum(ring - forward, 0.0),
+        tensor_parallel=collective * (1 - assumptions.tensor_parallel_hidden) + 2 * blocks * late * (layout.tensor > 1),
+        all_to_all=all_to_all * (1 - assumptions.all_to_all_hidden) + 2 * late * moe * (layout.expert > 1),
+        context_parallel=np.maximum(ring - forward, 0.0) + (layout.context - 1) * late,
         latent_up=seconds["latent_up"],
     )
 
