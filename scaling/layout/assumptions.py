@@ -12,7 +12,7 @@ Fraction = Annotated[float, Field(gt=0, le=1)]
 
 
 class Assumptions(Schema):
-    """What the data sheets do not say; meanings and units stand beside the values in ``assumptions.yaml``."""
+    """What the data sheets do not say; meanings, units and reasons stand beside the values in ``assumptions.yaml``."""
 
     schema_version: Literal[1] = 1
     weight_bytes: PositiveFloat
@@ -27,15 +27,18 @@ class Assumptions(Schema):
     attention_forward_efficiency: Fraction
     attention_backward_efficiency: Fraction
     fp8_speedup: PositiveFloat
+    fp8_grouped_speedup: PositiveFloat
     bandwidth_efficiency: Fraction
     elementwise_passes: PositiveFloat
     layer_overhead_seconds: float = Field(ge=0)
+    time_imbalance: float = Field(ge=1)
     intra_node_efficiency: Fraction
     inter_node_efficiency: Fraction
+    collective_latency_seconds: float = Field(ge=0)
     one_copy_per_node: bool
     all_to_all_hidden: float = Field(ge=0, le=1)
     tensor_parallel_hidden: float = Field(ge=0, le=1)
-    time_imbalance: float = Field(ge=1)
+    pipeline_hidden: float = Field(ge=0, le=1)
 
 
 @cache

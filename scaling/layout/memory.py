@@ -1,56 +1,58 @@
-"""Bytes on the GPUs of each pipeline stage, by what they are for."""
+"""Bytes on the GPUs of the fullest pipeline stage, by what they are for."""
 
-from fits.schema import Schema
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
 from scaling.layout.activations import kept_by_layer, kept_bytes
 from scaling.layout.assumptions import Assumptions
-from scaling.layout.stages import Chunk, chunks_of
-from scaling.plan import Layout
+from scaling.layout.degrees import Degrees, expert_replicas, plain_replicas, tokens_of
+from scaling.layout.stages import Stages, fullest, stages_of
 from trainer_small.architecture import Architecture
-
-WEIGHT_BYTES, GRADIENT_BYTES, OPTIMIZER_BYTES = 2.0, 4.0, 12.0
-"""bf16 weights, fp32 gradients, and fp32 master weights with two Adam moments, which the optimizer shards."""
 
 GIB = 2.0**30
 
+Precision = Literal["bf16", "fp8", "fp32"]
 
-class Memory(Schema):
-    """Bytes on one GPU of the stage that holds most."""
 
-    stage: int
-    weights: float
-    gradients: float
-    optimizer: float
-    activations: float
+@dataclass(frozen=True)
+class Memory:
+    """Bytes on one GPU of the stage that holds most; numbers, or arrays of shape [layouts]."""
+
+    stage: Any
+    weights: Any
+    gradients: Any
+    optimizer: Any
+    activations: Any
     """Of all micro-batches in flight."""
-    recomputed: float
+    recomputed: Any
     """One layer's activations while they are computed again."""
-    logits: float
-    usable: float
+    logits: Any
+    usable: Any
     """What the GPU offers of its memory."""
 
     @property
-    def states(self) -> float:
-        """Weights, gradients and optimizer."""
+    def states(self) -> Any:
+        """Weights, gradients and optimizer: the fullest stage as its whole layers fall."""
         return self.weights + self.gradients + self.optimizer
 
     @property
-    def total(self) -> float:
+    def total(self) -> Any:
         return self.states + self.activations + self.recomputed + self.logits
 
     @property
-    def fits(self) -> bool:
+    def fits(self) -> Any:
         return self.total <= self.usable
 
 
 def memory_of(
     model: Architecture,
-    layout: Layout,
+    layout: Degrees,
     *,
     sequence_length: int,
-    micro_batches: int,
+    micro_batches: Any,
     gpu_memory: float,
     assumptions: Assumptions,
-    fp8: bool = False,
+    precision: Precision = "bf16",
 ) -> Memory:
     """The fullest stage's memory.
 
@@ -59,102 +61,114 @@ def memory_of(
         micro_batches: of one data-parallel rank in a step; fewer than the stages keep fewer in flight.
         gpu_memory: bytes of one GPU.
     """
-    chunks = chunks_of(model, layout)
-    kept = {moe: kept_by_layer(model, layout, sequence_length, moe=moe) for moe in (False, True)}
-    stages = []
-    for stage in range(layout.pipeline):
-        mine = [chunk for chunk in chunks if chunk.stage == stage]
-        stored = {moe: kept_bytes(kept[moe], layout, fp8=fp8, imbalance=assumptions.expert_imbalance) for moe in kept}
-        of_layers = sum(chunk.num_dense_layers * stored[False] + chunk.num_moe_layers * stored[True] for chunk in mine)
-        share = _in_flight(stage, layout, micro_batches) / layout.virtual_pipeline
-        recomputed = 0.0
-        if layout.recompute == "full":
-            again = layout.model_copy(update={"recompute": "none"})
-            recomputed = max(
-                kept_bytes(kept[moe], again, fp8=fp8, imbalance=assumptions.expert_imbalance)
-                for moe in kept
-                if any(chunk.num_moe_layers if moe else chunk.num_dense_layers for chunk in mine)
-            )
-        logits = 0.0
-        if any(chunk.has_head for chunk in mine):
-            tokens = sequence_length * layout.micro_batch_size / layout.context
-            logits = tokens * model.vocab_size / layout.tensor * assumptions.logit_bytes
-        dense, routed = params_on_rank(model, layout, mine)
-        weights, gradients, optimizer = state_bytes(dense, routed, layout, assumptions)
-        stages.append(
-            Memory(
-                stage=stage,
-                weights=weights,
-                gradients=gradients,
-                optimizer=optimizer,
-                activations=of_layers * share,
-                recomputed=recomputed,
-                logits=logits,
-                usable=gpu_memory * assumptions.usable_memory,
-            )
-        )
-    return max(stages, key=lambda stage: stage.total)
+    stages = stages_of(model, layout.pipeline, layout.virtual_pipeline)
+    weights, gradients, optimizer = state_bytes(*params_on_rank(model, layout, stages), layout, assumptions, precision)
+    stored, again = _activation_bytes(model, layout, stages, sequence_length, assumptions, precision)
+    activations = stored * _in_flight(layout, micro_batches) / layout.virtual_pipeline
+    tokens = tokens_of(layout, sequence_length)
+    logits = stages.has_head * tokens * model.vocab_size / layout.tensor * assumptions.logit_bytes
+    total = weights + gradients + optimizer + activations + again + logits
+    stage = total.argmax(axis=0)
+    parts = (weights, gradients, optimizer, activations, again, logits)
+    return Memory(stage, *(fullest(part, total) for part in parts), gpu_memory * assumptions.usable_memory)
 
 
-def params_on_rank(model: Architecture, layout: Layout, chunks: list[Chunk]) -> tuple[float, float]:
-    """Parameters on one GPU of a stage: those that data parallelism shards, and the routed experts.
+def one_memory(column: Memory, index: int) -> Memory:
+    """One layout's memory out of a column's, as plain numbers."""
+    import numpy as np
 
-    Attention, dense FFN, shared experts, embedding and head are split over tensor parallelism; norms and routers are
-    on every rank; routed experts are split over expert and expert tensor parallelism.
+    values = [np.broadcast_to(getattr(column, each.name), np.shape(column.stage)) for each in fields(Memory)]
+    stage, *rest = (np.ravel(value)[index].item() for value in values)
+    return Memory(stage, *(float(value) for value in rest))
+
+
+def params_on_rank(model: Architecture, layout: Degrees, stages: Stages) -> tuple[Any, Any]:
+    """Parameters on one GPU of each stage, [stages, layouts]: all but the routed experts', and the routed experts'.
+
+    Attention, dense FFN, shared experts, embedding and head are split over tensor parallelism; norms, routers and the
+    down-projections of MLA are whole on every rank; routed experts are split over expert and expert tensor parallelism.
     """
     split, whole, routed = 0.0, 0.0, 0.0
-    for moe in (False, True):
-        layers = sum(chunk.num_moe_layers if moe else chunk.num_dense_layers for chunk in chunks)
-        if layers:
-            roles = model.params_of_layer(moe=moe)
-            split += layers * sum(roles.get(role, 0) for role in ("attention", "dense_mlp", "shared_experts"))
-            whole += layers * sum(roles.get(role, 0) for role in ("norm", "router", "shared_expert_gate"))
-            routed += layers * roles.get("routed_experts", 0)
+    duplicated = _latent_down(model)
+    for moe, layers in ((False, stages.num_dense_layers), (True, stages.num_moe_layers)):
+        roles = model.params_of_layer(moe=moe)
+        tensor_split = sum(roles.get(role, 0) for role in ("attention", "dense_mlp", "shared_experts"))
+        split = split + layers * (tensor_split - duplicated)
+        whole = whole + layers * (duplicated + sum(roles.get(role, 0) for role in ("norm", "router")))
+        whole = whole + layers * roles.get("shared_expert_gate", 0)
+        routed = routed + layers * roles.get("routed_experts", 0)
     table = model.vocab_size * model.hidden_size
-    if any(chunk.has_embedding for chunk in chunks):
-        split += table
-    if any(chunk.has_head for chunk in chunks):
-        whole += model.hidden_size  # the last norm
-        same_rank = model.tied_embeddings and any(chunk.has_embedding for chunk in chunks)
-        split += 0 if same_rank else table
+    own_table = ~stages.has_embedding if model.tied_embeddings else True
+    split = split + table * stages.has_embedding + table * (stages.has_head & own_table)
+    whole = whole + model.hidden_size * stages.has_head  # the last norm
     return split / layout.tensor + whole, routed / (layout.expert * layout.expert_tensor)
 
 
-def state_bytes(dense: float, routed: float, layout: Layout, assumptions: Assumptions) -> tuple[float, float, float]:
+def bytes_per_parameter(assumptions: Assumptions, precision: Precision) -> tuple[float, float, float]:
+    """Weight, gradient and optimizer state; in fp32 the weight is its own master."""
+    if precision == "fp32":
+        return 4.0, 4.0, 8.0
+    return assumptions.weight_bytes, assumptions.gradient_bytes, assumptions.optimizer_bytes
+
+
+def state_bytes(
+    plain: Any, routed: Any, layout: Degrees, assumptions: Assumptions, precision: Precision
+) -> tuple[Any, Any, Any]:
     """Bytes of weights, gradients and optimizer for parameters on one GPU.
 
-    The optimizer's state of the dense parameters is sharded over data and context parallel ranks, that of the experts
-    over the ranks that hold the same experts.
+    The optimizer's state is sharded over the ranks that hold the same parameters: data and context parallel ranks for
+    the plain ones, expert-data parallel ranks for the experts.
     """
-    replicas = layout.gpus / (layout.tensor * layout.pipeline)
-    expert_replicas = layout.gpus / (layout.expert * layout.expert_tensor * layout.pipeline)
-    if not assumptions.sharded_optimizer:
-        replicas = expert_replicas = 1
-    total = dense + routed
-    optimizer = assumptions.optimizer_bytes * (dense / replicas + routed / expert_replicas)
-    return assumptions.weight_bytes * total, assumptions.gradient_bytes * total, optimizer
+    weight, gradient, optimizer = bytes_per_parameter(assumptions, precision)
+    total = plain + routed
+    held = total
+    if assumptions.sharded_optimizer:
+        held = plain / plain_replicas(layout) + routed / expert_replicas(layout)
+    return weight * total, gradient * total, optimizer * held
 
 
-def states_of_even_stages(model: Architecture, layout: Layout) -> float:
-    """Bytes of weights, gradients and optimizer by the convention of Megatron-LM's own estimate.
+def _activation_bytes(
+    model: Architecture,
+    layout: Degrees,
+    stages: Stages,
+    sequence_length: int,
+    assumptions: Assumptions,
+    precision: Precision,
+) -> tuple[Any, Any]:
+    """Bytes kept of one micro-batch by each stage, and of the one layer computed again, [stages, layouts]."""
+    import numpy as np
 
-    It gives every stage an equal, fractional share of all layers, the first one the embedding too, and shards the
-    optimizer over data parallel ranks alone (``compute_weight_and_optimizer_memory``, d98e8a64dd).
+    stored, again = 0.0, 0.0
+    for moe, layers in ((False, stages.num_dense_layers), (True, stages.num_moe_layers)):
+        if moe and not model.is_moe:
+            continue
+        kept = kept_by_layer(model, layout, sequence_length, moe=moe)
+        imbalance = assumptions.expert_imbalance
+        stored = stored + layers * kept_bytes(kept, layout.recompute, precision, imbalance)
+        if layout.recompute == "full":
+            one = kept_bytes(kept, "none", precision, imbalance)
+            again = np.maximum(again, (layers > 0) * one)
+    return stored, again + 0.0 * stored
+
+
+def _in_flight(layout: Degrees, micro_batches: Any) -> Any:
+    """Chunks whose activations each stage holds at its fullest, [stages, layouts].
+
+    1F1B, or interleaved as arXiv 2104.04473, section 2.2: the first stage then holds 1 + (p - 1) / (p v) times what it
+    holds without, as arXiv 2205.05198, section 4.2.3, has it.
     """
-    everything = [Chunk(0, model.num_layers - model.num_moe_layers, model.num_moe_layers, False, False)]
-    dense, routed = params_on_rank(model, layout, everything)
-    table = model.vocab_size * model.hidden_size / layout.tensor
-    ends = table if layout.pipeline > 1 or model.tied_embeddings else 2 * table
-    dense, routed = (dense + model.hidden_size) / layout.pipeline + ends, routed / layout.pipeline
-    replicas = layout.gpus / (layout.tensor * layout.pipeline * layout.context)
-    expert_replicas = layout.gpus // (layout.expert * layout.expert_tensor * layout.pipeline)
-    each = WEIGHT_BYTES + GRADIENT_BYTES
-    return dense * (each + OPTIMIZER_BYTES / replicas) + routed * (each + OPTIMIZER_BYTES / expert_replicas)
+    import numpy as np
 
-
-def _in_flight(stage: int, layout: Layout, micro_batches: int) -> float:
-    """Chunks whose activations a stage holds at its fullest (1F1B; interleaved as arXiv 2104.04473, section 2.2)."""
+    stage = np.arange(layout.pipeline)[:, None]
     stages, virtual = layout.pipeline, layout.virtual_pipeline
     if virtual == 1:
-        return min(micro_batches, stages - stage)
-    return min(micro_batches * virtual, 2 * (stages - stage - 1) + (virtual - 1) * stages + 1)
+        return np.minimum(micro_batches, stages - stage)
+    return np.minimum(micro_batches * virtual, 2 * (stages - stage - 1) + (virtual - 1) * stages + 1)
+
+
+def _latent_down(model: Architecture) -> int:
+    """Parameters of MLA's down-projections and latent norms, which tensor parallelism does not split."""
+    if model.attention != "mla":
+        return 0
+    query = (model.q_lora_rank or 0) * (model.hidden_size + 1)
+    return query + model.hidden_size * (model.kv_lora_rank + model.qk_rope_head_dim) + model.kv_lora_rank

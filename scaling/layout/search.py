@@ -1,41 +1,29 @@
 """Every parallel layout of a run on a cluster, the feasible ones ranked by their step time."""
 
-import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
-from itertools import product
-
-import pandas as pd
+import re
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from fits.errors import UserError
 from scaling.hardware import Gpu
 from scaling.hardware import gpu as find_gpu
 from scaling.layout.assumptions import Assumptions, usual_assumptions
-from scaling.layout.memory import GIB, Memory, memory_of, states_of_even_stages
-from scaling.layout.time import StepTime, step_time
+from scaling.layout.candidates import Rejected, candidates
+from scaling.layout.degrees import Columns, data_replicas, micro_batches_of
+from scaling.layout.judge import Candidate, cannot_interleave, judge, taken, too_large
+from scaling.layout.megatron_memory import megatron_state_bytes
+from scaling.layout.memory import GIB
+from scaling.layout.shortage import why_none
+from scaling.layout.time import StepTime
 from scaling.plan import Layout, TrainingPlan
-from scaling.stacks.faults import faults
 from scaling.stacks.run import Run, run_of
 
-_MICRO_BATCHES = (1, 2, 4, 8)
-_RECOMPUTE = ("none", "selective", "full")
-_MOST_STAGES = 64
-_VIRTUAL = (1, 2, 3, 4, 6, 8)
+if TYPE_CHECKING:
+    import pandas as pd
 
-
-@dataclass(frozen=True)
-class Candidate:
-    """One layout: what it takes, or why it cannot be used."""
-
-    layout: Layout
-    reason: str = ""
-    """Empty when it can be used."""
-    memory: Memory | None = None
-    time: StepTime | None = None
-
-    @property
-    def feasible(self) -> bool:
-        return not self.reason
+_DEGREES = ("tensor", "pipeline", "virtual_pipeline", "expert", "expert_tensor", "context", "micro_batch_size")
+_STRUCTURE = ["tensor", "pipeline", "expert", "expert_tensor", "context"]
 
 
 @dataclass(frozen=True)
@@ -47,11 +35,16 @@ class Layouts:
     gpu: Gpu
     gpus: int
     assumptions: Assumptions
-    candidates: tuple[Candidate, ...]
+    table: "pd.DataFrame"
+    """One row a layout: ``rank`` (missing when it cannot be used), degrees, what it takes, the ``reason`` against it.
+
+    Degrees that no micro-batch or recomputation could save are one row, without memory and time.
+    """
 
     @property
-    def feasible(self) -> list[Candidate]:
-        return [each for each in self.candidates if each.feasible]
+    def feasible(self) -> "pd.DataFrame":
+        """The rows that can be used."""
+        return self.table[self.table["rank"].notna()]
 
     @property
     def best(self) -> Candidate:
@@ -60,9 +53,25 @@ class Layouts:
         Raises:
             UserError: none can be used; says what is short and by how much.
         """
-        if self.candidates and self.candidates[0].feasible:
-            return self.candidates[0]
-        raise UserError(self._why_none())
+        if not len(self.feasible):
+            raise UserError(why_none(self.run, self.gpus, self.gpu_name, self.gpu, self.assumptions, self.table))
+        return self.candidate(0)
+
+    def candidate(self, position: int) -> Candidate:
+        """The layout in one row of ``table``, by position, with its memory and time in parts."""
+        row = self.table.iloc[position]
+        degrees = {name: int(row[name]) for name in _DEGREES}
+        layout = Layout(gpus=self.gpus, recompute=row["recompute"], **degrees)
+        return judge(self.run, layout, self.gpu, assumptions=self.assumptions)
+
+    def without_twins(self) -> "pd.DataFrame":
+        """The feasible rows, of each (TP, PP, EP, ETP, CP) the fastest only."""
+        return self.feasible.drop_duplicates(_STRUCTURE)
+
+    def reasons(self) -> dict[str, int]:
+        """How many rows fail for each kind of reason, most frequent first."""
+        failed = self.table.loc[self.table["rank"].isna(), "reason"]
+        return failed.map(_kind).value_counts().to_dict()
 
     def days(self, candidate: Candidate) -> float:
         """Wall time of the whole run, without stops."""
@@ -70,175 +79,118 @@ class Layouts:
 
     def flops_per_gpu(self, candidate: Candidate) -> float:
         """Model FLOP/s of one GPU, by the exact count with causal attention."""
-        model, length = self.run.model, self.run.sequence_length
-        spent = model.flops_per_token(length) * self.run.batch_size * length
-        return float(spent / _time(candidate).total / self.gpus)
+        return _step_flops(self.run) / _time(candidate).total / self.gpus
 
     def mfu(self, candidate: Candidate) -> float:
         """Model FLOP/s over the dense bf16 peak."""
         return self.flops_per_gpu(candidate) / self.gpu.peak_flops
 
-    def table(self) -> pd.DataFrame:
-        """One row a layout: degrees, then what it takes or why it fails."""
-        rows = []
-        for rank, each in enumerate(self.candidates, start=1):
-            row = {"rank": rank if each.feasible else None, **each.layout.model_dump()}
-            if each.memory:
-                row |= {
-                    "memory_gib": each.memory.total / GIB,
-                    "states_gib": each.memory.states / GIB,
-                    "states_of_even_stages_gib": states_of_even_stages(self.run.model, each.layout) / GIB,
-                    "activations_gib": each.memory.activations / GIB,
-                    "logits_gib": each.memory.logits / GIB,
-                    "usable_gib": each.memory.usable / GIB,
-                    "fullest_stage": each.memory.stage,
-                }
-            if each.time:
-                row |= {
-                    "step_seconds": each.time.total,
-                    "days": self.days(each),
-                    "tflops_per_gpu": self.flops_per_gpu(each) / 1e12,
-                    "mfu": self.mfu(each),
-                    **{f"seconds_{name}": value for name, value in each.time},
-                }
-            rows.append(row | {"reason": each.reason})
-        table = pd.DataFrame(rows)
-        return table.astype({"rank": "Int64"}) if len(table) else table
-
-    def _why_none(self) -> str:
-        """The nearest miss: the layout that needs the least memory, or the fault that stopped most."""
-        model = self.run.model
-        cluster = f"{self.gpus} {self.gpu_name}"
-        sized = [each for each in self.candidates if each.memory]
-        if not sized:
-            reasons = pd.Series([each.reason for each in self.candidates]).value_counts()
-            return f"no layout of {cluster} can be used; most fail because {reasons.index[0]}."
-        least = min(sized, key=lambda each: _memory(each).total)
-        memory = _memory(least)
-        short = memory.total - memory.usable
-        states = 18 * model.params_total / self.gpus
-        return (
-            f"{cluster} hold no layout of these {model.params_total / 1e9:.4g}B parameters: the leanest "
-            f"({describe(least.layout)}) needs {memory.total / GIB:.4g} GiB a GPU, {short / GIB:.3g} GiB more than the "
-            f"{memory.usable / GIB:.4g} GiB usable; weights, gradients and optimizer alone are {states / GIB:.4g} GiB "
-            "a GPU when spread evenly. Take more GPUs, larger ones, or a smaller model."
-        )
-
 
 def search_layouts(
-    plan: TrainingPlan, gpus: int, gpu: str, *, assumptions: Assumptions | None = None, everything: bool = True
+    plan: TrainingPlan | Run,
+    gpus: int,
+    gpu: str | Gpu,
+    *,
+    assumptions: Assumptions | None = None,
+    hardware_file: str | Path | None = None,
 ) -> Layouts:
-    """Every combination of degrees that makes up ``gpus``, judged for a plan.
+    """Every combination of degrees that makes up ``gpus``, judged for a plan or for what a stack is told of it.
 
     Args:
         gpus: number of accelerators.
-        gpu: a name in ``hardware.yaml``.
-        everything: keep those that cannot be used too, with the reason.
+        gpu: a name in ``hardware.yaml`` or in ``hardware_file``, or the figures themselves.
 
     Raises:
-        UserError: the GPU is unknown, or the number makes no sense.
+        UserError: the GPU is unknown, or the number makes no sense. That no layout can be used is no error here:
+            ``table`` has the reasons, and ``best`` raises.
     """
     if gpus < 1:
         raise UserError(f"--gpus is {gpus}; give a number above 0.")
-    figures, assumed = find_gpu(gpu), assumptions or usual_assumptions()
-    run = run_of(plan)
-    judged = [_judge(run, layout, figures, assumed) for layout in _layouts(run, gpus, figures)]
-    chosen = [each for each in judged if everything or each.feasible]
-    chosen.sort(key=lambda each: (not each.feasible, each.time.total if each.time else 0.0))
-    return Layouts(run, gpu.lower(), figures, gpus, assumed, tuple(chosen))
+    figures = gpu if isinstance(gpu, Gpu) else find_gpu(gpu, hardware_file)
+    name = "GPUs" if isinstance(gpu, Gpu) else gpu.lower()
+    run = plan if isinstance(plan, Run) else run_of(plan)
+    assumed = assumptions or usual_assumptions()
+    groups, rejected = candidates(run, gpus, figures)
+    return Layouts(run, name, figures, gpus, assumed, _table(run, groups, rejected, figures, assumed))
 
 
-def judge(run: Run, layout: Layout, gpu: str, *, assumptions: Assumptions | None = None) -> Candidate:
-    """One layout: memory and time, or the reason why it cannot be used."""
-    return _judge(run, layout, find_gpu(gpu), assumptions or usual_assumptions())
+def _table(
+    run: Run, groups: list[Columns], rejected: list[Rejected], gpu: Gpu, assumptions: Assumptions
+) -> "pd.DataFrame":
+    import numpy as np
+    import pandas as pd
+
+    judged = [_rows(run, group, gpu, assumptions) for group in groups]
+    judged += [_rejected_rows(rejected)] if rejected else []
+    if not judged:
+        return pd.DataFrame({"rank": [], "reason": []})
+    table = pd.concat(judged, ignore_index=True)
+    usable = table["reason"] == ""
+    order = np.lexsort((table["memory_gib"], table["step_seconds"], ~usable))
+    table = table.iloc[order].reset_index(drop=True)
+    ranks = pd.array(np.arange(1, len(table) + 1), dtype="Int64")
+    ranks[int(usable.sum()) :] = pd.NA
+    table.insert(0, "rank", ranks)
+    return table
 
 
-def describe(layout: Layout) -> str:
-    """A layout in one short line, degrees of 1 left out: ``TP2 PP16 VP2 EP8``."""
-    degrees = (
-        ("TP", layout.tensor),
-        ("PP", layout.pipeline),
-        ("VP", layout.virtual_pipeline),
-        ("EP", layout.expert),
-        ("ETP", layout.expert_tensor),
-        ("CP", layout.context),
-    )
-    named = [f"{name}{degree}" for name, degree in degrees if degree > 1]
-    return " ".join([*named, f"micro-batch {layout.micro_batch_size}", f"recompute {layout.recompute}"])
+def _rows(run: Run, group: Columns, gpu: Gpu, assumptions: Assumptions) -> "pd.DataFrame":
+    """Layouts that the degrees allow: what they take, and the reason when that is too much."""
+    import numpy as np
+    import pandas as pd
+
+    memory, time = taken(run, group, gpu, assumptions)
+    micro_batches = micro_batches_of(group, run.batch_size)
+    stops = (micro_batches % group.pipeline != 0) & (group.virtual_pipeline > 1)
+    reasons = [
+        cannot_interleave(count, group.pipeline) if stop else "" if fits else too_large(total, memory.usable)
+        for stop, fits, total, count in zip(stops, memory.fits, memory.total, micro_batches, strict=True)
+    ]
+    seconds = time.total
+    speed = _step_flops(run) / seconds / group.gpus
+    columns = {name: getattr(group, name) for name in _DEGREES} | {
+        "recompute": group.recompute,
+        "data": data_replicas(group),
+        "micro_batches": micro_batches,
+        "memory_gib": memory.total / GIB,
+        "states_gib": memory.states / GIB,
+        "megatron_states_gib": megatron_state_bytes(run.model, group, sharded_optimizer=assumptions.sharded_optimizer)
+        / GIB,
+        "activations_gib": (memory.activations + memory.recomputed) / GIB,
+        "logits_gib": memory.logits / GIB,
+        "usable_gib": memory.usable / GIB,
+        "fullest_stage": memory.stage,
+        "step_seconds": seconds,
+        "days": seconds * run.steps / 86400,
+        "tflops_per_gpu": speed / 1e12,
+        "mfu": speed / gpu.peak_flops,
+        **{f"seconds_{each.name}": getattr(time, each.name) for each in fields(StepTime)},
+        "reason": np.array(reasons, dtype=object),
+    }
+    return pd.DataFrame(columns)
 
 
-def _layouts(run: Run, gpus: int, gpu: Gpu) -> Iterator[Layout]:
-    """Degrees whose products divide the GPUs; tensor parallelism stays in a node."""
-    model = run.model
-    divisors = [degree for degree in range(1, gpus + 1) if gpus % degree == 0]
-    inside = [degree for degree in divisors if degree <= gpu.gpus_per_node]
-    stages = [degree for degree in divisors if degree <= min(_MOST_STAGES, model.num_layers)]
-    experts = [degree for degree in divisors if model.is_moe and model.num_experts % degree == 0] or [1]
-    contexts = [degree for degree in divisors if run.sequence_length % (2 * degree) == 0 and degree <= 16] or [1]
-    for tensor, pipeline, expert, context in product(inside, stages, experts, contexts):
-        if gpus % (tensor * pipeline * context):
-            continue
-        for expert_tensor in inside if model.is_moe else [1]:
-            if expert_tensor > tensor or gpus % (expert * expert_tensor * pipeline):
-                continue
-            for virtual in _VIRTUAL if pipeline > 1 else (1,):
-                if pipeline * virtual > model.num_layers:
-                    continue
-                for size, recompute in product(_MICRO_BATCHES, _RECOMPUTE):
-                    yield Layout.model_construct(
-                        gpus=gpus,
-                        tensor=tensor,
-                        pipeline=pipeline,
-                        virtual_pipeline=virtual,
-                        expert=expert,
-                        expert_tensor=expert_tensor,
-                        context=context,
-                        micro_batch_size=size,
-                        recompute=recompute,
-                    )
+def _rejected_rows(rejected: list[Rejected]) -> "pd.DataFrame":
+    """Layouts that the degrees rule out."""
+    import pandas as pd
+
+    names = [name for name in _DEGREES if name != "virtual_pipeline"]
+    columns: dict[str, Any] = {name: [getattr(each.layout, name) for each in rejected] for name in names}
+    return pd.DataFrame(columns | {"reason": [each.reason for each in rejected]})
 
 
-def _judge(run: Run, layout: Layout, gpu: Gpu, assumptions: Assumptions) -> Candidate:
-    for fault in faults(dataclasses.replace(run, layout=layout)):
-        return Candidate(layout, fault)
-    replicas = layout.gpus // (layout.tensor * layout.pipeline * layout.context)
-    micro_batches = run.batch_size // (replicas * layout.micro_batch_size)
-    if layout.virtual_pipeline > 1 and micro_batches % layout.pipeline:
-        return Candidate(
-            layout,
-            f"{micro_batches} micro-batches are not a multiple of the {layout.pipeline} stages, as interleaving needs",
-        )
-    fp8 = run.precision == "fp8"
-    memory = memory_of(
-        run.model,
-        layout,
-        sequence_length=run.sequence_length,
-        micro_batches=micro_batches,
-        gpu_memory=gpu.memory_bytes,
-        assumptions=assumptions,
-        fp8=fp8,
-    )
-    if not memory.fits:
-        short = (memory.total - memory.usable) / GIB
-        reason = f"needs {memory.total / GIB:.4g} GiB, {short:.3g} GiB above what is usable"
-        return Candidate(layout, reason, memory)
-    time = step_time(
-        run.model,
-        layout,
-        sequence_length=run.sequence_length,
-        micro_batches=micro_batches,
-        gpu=gpu,
-        assumptions=assumptions,
-        fp8=fp8,
-    )
-    return Candidate(layout, "", memory, time)
+def _kind(reason: str) -> str:
+    """A reason without its numbers and its mend."""
+    if reason.startswith("needs "):
+        return "needs more memory than is usable"
+    return " ".join(re.sub(r"\b\d[\d,.]*\b", "", reason.split(";")[0]).split())
 
 
-def _memory(candidate: Candidate) -> Memory:
-    assert candidate.memory is not None
-    return candidate.memory
+def _step_flops(run: Run) -> float:
+    return float(run.model.flops_per_token(run.sequence_length) * run.batch_size * run.sequence_length)
 
 
 def _time(candidate: Candidate) -> StepTime:
-    assert candidate.time is not None
+    if candidate.time is None:
+        raise UserError(f"this layout cannot be used: {candidate.reason}.")
     return candidate.time

@@ -1,25 +1,24 @@
 """Which layers each pipeline stage holds: as even in time as whole layers allow, the output head counted in."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
-from scaling.plan import Layout
 from trainer_small import counts
 from trainer_small.architecture import Architecture
 
+if TYPE_CHECKING:
+    import numpy as np
+
 
 @dataclass(frozen=True)
-class Chunk:
-    """Consecutive layers that a stage computes at once; with interleaving a stage has several."""
+class Stages:
+    """What every pipeline stage holds over all its chunks: arrays of shape [stages, 1]."""
 
-    stage: int
-    num_dense_layers: int
-    num_moe_layers: int
-    has_embedding: bool
-    has_head: bool
-
-    @property
-    def num_layers(self) -> int:
-        return self.num_dense_layers + self.num_moe_layers
+    num_dense_layers: "np.ndarray"
+    num_moe_layers: "np.ndarray"
+    has_embedding: "np.ndarray"
+    has_head: "np.ndarray"
 
 
 def chunk_layers(model: Architecture, chunks: int) -> list[int]:
@@ -45,16 +44,29 @@ def chunk_layers(model: Architecture, chunks: int) -> list[int]:
     return layers
 
 
-def chunks_of(model: Architecture, layout: Layout) -> list[Chunk]:
-    """Every chunk of the pipeline in the order of the layers; chunk c is computed by stage c modulo the stages."""
-    sizes = chunk_layers(model, layout.pipeline * layout.virtual_pipeline)
-    chunks, first = [], 0
-    for index, size in enumerate(sizes):
-        moe = sum(model.is_moe_layer(layer) for layer in range(first, first + size))
+@lru_cache(maxsize=512)
+def stages_of(model: Architecture, pipeline: int, virtual_pipeline: int) -> Stages:
+    """Every stage's layers; chunk c of the model's layers, in order, is computed by stage c modulo the stages."""
+    import numpy as np
+
+    dense, moe = np.zeros((pipeline, 1)), np.zeros((pipeline, 1))
+    first = 0
+    for chunk, size in enumerate(chunk_layers(model, pipeline * virtual_pipeline)):
+        with_experts = sum(model.is_moe_layer(layer) for layer in range(first, first + size))
+        moe[chunk % pipeline] += with_experts
+        dense[chunk % pipeline] += size - with_experts
         first += size
-        last = index == len(sizes) - 1
-        chunks.append(Chunk(index % layout.pipeline, size - moe, moe, index == 0, last))
-    return chunks
+    number = np.arange(pipeline)[:, None]
+    return Stages(dense, moe, number == 0, number == pipeline - 1)
+
+
+def fullest(by_stage: Any, total: Any) -> Any:
+    """Of values of shape [stages, ...], those of the stage where ``total`` is largest."""
+    import numpy as np
+
+    total = np.asarray(total)
+    values = np.broadcast_to(by_stage, total.shape)
+    return np.take_along_axis(values, total.argmax(axis=0)[None], axis=0)[0]
 
 
 def _head_in_layers(model: Architecture) -> float:

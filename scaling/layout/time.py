@@ -5,147 +5,165 @@ bytes over the speed of what moves them. The slowest stage sets the pace; the pi
 collectives that nothing hides and the optimizer come on top.
 """
 
-from fits.schema import Schema
+from dataclasses import dataclass, fields
+from typing import Any
+
 from scaling.hardware import Gpu
+from scaling.layout import communication
 from scaling.layout.activations import kept_by_layer
 from scaling.layout.assumptions import Assumptions
-from scaling.layout.memory import GRADIENT_BYTES, OPTIMIZER_BYTES, WEIGHT_BYTES, params_on_rank
-from scaling.layout.stages import Chunk, chunks_of
-from scaling.plan import Layout
+from scaling.layout.degrees import Degrees, expert_replicas, plain_replicas, tokens_of
+from scaling.layout.memory import Precision, bytes_per_parameter, params_on_rank
+from scaling.layout.products import head_product, products_of_layer
+from scaling.layout.speeds import Speeds
+from scaling.layout.stages import Stages, fullest, stages_of
 from trainer_small import counts
 from trainer_small.architecture import Architecture
 
-_BF16 = 2.0
 
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of one step on the slowest stage; the parts add up to ``total``. Numbers, or arrays, [layouts]."""
 
-class StepTime(Schema):
-    """Seconds of one step on the slowest stage; the parts add up to ``total``."""
-
-    matmuls: float
+    matmuls: Any
     """Attention projections, dense and shared FFNs, router and head."""
-    experts: float
-    attention: float
+    experts: Any
+    attention: Any
     """Scores and value products."""
-    elementwise: float
+    elementwise: Any
     """Norms, activations, routing and copies: bound by memory traffic."""
-    recomputation: float
-    overhead: float
+    recomputation: Any
+    overhead: Any
     """Launches and the routing's bookkeeping, a fixed time a layer."""
-    tensor_parallel: float
-    all_to_all: float
-    context_parallel: float
-    pipeline_transfer: float
-    data_parallel: float
+    tensor_parallel: Any
+    all_to_all: Any
+    context_parallel: Any
+    pipeline_transfer: Any
+    data_parallel: Any
     """Gradients and weights of the sharded optimizer that no arithmetic hides."""
-    bubble: float
+    bubble: Any
     """Stages waiting for the pipeline to fill and empty."""
-    optimizer: float
+    optimizer: Any
 
     @property
-    def total(self) -> float:
-        return sum(value for _, value in self)
+    def total(self) -> Any:
+        return sum(getattr(self, each.name) for each in fields(self))
 
 
-class LayerTime(Schema):
+def one_time(column: StepTime, index: int) -> StepTime:
+    """One layout's time out of a column's, as plain numbers."""
+    import numpy as np
+
+    shape = np.shape(column.total)
+    return StepTime(
+        *(float(np.ravel(np.broadcast_to(getattr(column, each.name), shape))[index]) for each in fields(StepTime))
+    )
+
+
+@dataclass(frozen=True)
+class LayerTime:
     """Seconds of one layer's forward pass for one micro-batch on one GPU, by kind."""
 
-    matmuls: float
-    experts: float
-    attention_forward: float
-    attention_backward: float
-    elementwise: float
-    overhead: float
-    tensor_parallel: float
-    all_to_all: float
-    context_parallel: float
-    latent_up: float
+    matmuls: Any
+    experts: Any
+    attention_forward: Any
+    attention_backward: Any
+    elementwise: Any
+    overhead: Any
+    tensor_parallel: Any
+    all_to_all: Any
+    context_parallel: Any
+    latent_up: Any
     """Of ``matmuls``, the up-projections of MLA that selective recomputation repeats."""
-
-
-class Speeds:
-    """What one GPU of a cluster reaches under the assumptions: FLOP/s and bytes/s."""
-
-    def __init__(self, gpu: Gpu, assumptions: Assumptions, *, fp8: bool) -> None:
-        faster = assumptions.fp8_speedup if fp8 else 1.0
-        self.matmul = gpu.peak_flops * assumptions.matmul_efficiency * faster
-        self.grouped = gpu.peak_flops * assumptions.grouped_matmul_efficiency * faster
-        self.attention_forward = gpu.peak_flops * assumptions.attention_forward_efficiency
-        self.attention_backward = gpu.peak_flops * assumptions.attention_backward_efficiency
-        self.memory = gpu.memory_bandwidth * assumptions.bandwidth_efficiency
-        self.intra_node = gpu.intra_node_bandwidth * assumptions.intra_node_efficiency
-        self.inter_node = gpu.inter_node_bandwidth * assumptions.inter_node_efficiency
-        self.gpus_per_node = gpu.gpus_per_node
-        self.one_copy_per_node = assumptions.one_copy_per_node
-
-    def link(self, span: int) -> float:
-        """Bytes/s between ranks of a group whose members lie within ``span`` consecutive GPUs."""
-        return self.intra_node if span <= self.gpus_per_node else self.inter_node
 
 
 def step_time(
     model: Architecture,
-    layout: Layout,
+    layout: Degrees,
     *,
     sequence_length: int,
-    micro_batches: int,
+    micro_batches: Any,
     gpu: Gpu,
     assumptions: Assumptions,
-    fp8: bool = False,
+    precision: Precision = "bf16",
 ) -> StepTime:
-    """Seconds of a step of ``micro_batches`` per data-parallel rank."""
-    speeds = Speeds(gpu, assumptions, fp8=fp8)
-    layers = {
-        moe: layer_time(model, layout, sequence_length, moe=moe, speeds=speeds, assumptions=assumptions)
-        for moe in (False, True)
-    }
-    tokens = sequence_length * layout.micro_batch_size / layout.context
-    head = 2 * tokens * model.vocab_size * model.hidden_size / layout.tensor / speeds.matmul
-    stages = []
-    for stage in range(layout.pipeline):
-        mine = [chunk for chunk in chunks_of(model, layout) if chunk.stage == stage]
-        stages.append((_pass(layers, mine, layout, head), mine))
-    parts, slowest = max(stages, key=lambda each: sum(each[0].values()))
-    mean = sum(sum(each.values()) for each, _ in stages) / layout.pipeline
-    transfer = _pipeline_transfer(model, layout, tokens, speeds)
-    waiting = (layout.pipeline - 1) / layout.virtual_pipeline * (mean + transfer / max(layout.virtual_pipeline, 1))
-    dense, routed = params_on_rank(model, layout, slowest)
+    """Seconds of a step of ``micro_batches`` per data-parallel rank.
+
+    Args:
+        sequence_length: tokens in a sequence.
+        micro_batches: of one data-parallel rank in a step.
+    """
+    speeds = Speeds(gpu, assumptions, precision)
+    stages = stages_of(model, layout.pipeline, layout.virtual_pipeline)
+    tokens = tokens_of(layout, sequence_length)
+    head = head_product(model, layout, sequence_length).seconds(speeds)
+    parts = _pass(model, layout, stages, head, sequence_length, speeds, assumptions)
+    by_stage = sum(parts.values())
+    mean = by_stage.mean(axis=0)
+    transfer = communication.pipeline_seconds(model, layout, tokens, speeds) * (1 - assumptions.pipeline_hidden)
+    sends = 2 * layout.virtual_pipeline * (layout.pipeline > 1)
+    transfer = transfer + sends * assumptions.collective_latency_seconds
+    waiting = (layout.pipeline - 1) / layout.virtual_pipeline * (mean + transfer / layout.virtual_pipeline)
+    plain, routed = (fullest(each, by_stage) for each in params_on_rank(model, layout, stages))
+    slowest = {name: fullest(value, by_stage) * micro_batches for name, value in parts.items()}
+    scatter, gather = communication.data_parallel_seconds(layout, plain, routed, speeds, assumptions)
     return StepTime(
-        **{name: value * micro_batches for name, value in parts.items()},
+        **slowest,
         pipeline_transfer=transfer * micro_batches,
         bubble=waiting,
-        data_parallel=_data_parallel(layout, dense, routed, sum(parts.values()), speeds),
-        optimizer=_optimizer(layout, dense, routed, speeds),
+        data_parallel=_exposed(scatter, mean * 2 / 3) + _exposed(gather, mean / 3),
+        optimizer=_optimizer(layout, plain, routed, speeds, assumptions, precision),
     )
 
 
-def _pass(layers: dict[bool, LayerTime], chunks: list[Chunk], layout: Layout, head: float) -> dict[str, float]:
-    """Forward and backward of one micro-batch on one stage: the backward does every product twice."""
-    sums: dict[str, float] = dict.fromkeys(
-        ("matmuls", "experts", "attention", "elementwise", "recomputation", "overhead", "tensor_parallel", "all_to_all",
-         "context_parallel"), 0.0)  # fmt: skip
-    for moe, layer in layers.items():
-        count = sum(chunk.num_moe_layers if moe else chunk.num_dense_layers for chunk in chunks)
-        sums["matmuls"] += count * 3 * layer.matmuls
-        sums["experts"] += count * 3 * layer.experts
-        sums["attention"] += count * (layer.attention_forward + layer.attention_backward)
-        sums["elementwise"] += count * 3 * layer.elementwise
-        sums["overhead"] += count * 3 * layer.overhead
-        sums["tensor_parallel"] += count * 2 * layer.tensor_parallel
-        sums["all_to_all"] += count * 2 * layer.all_to_all
-        sums["context_parallel"] += count * 2 * layer.context_parallel
-        if layout.recompute == "full":
-            again = layer.matmuls + layer.experts + layer.attention_forward + layer.elementwise + layer.overhead
-            sums["recomputation"] += count * (again + layer.tensor_parallel + layer.all_to_all)
-        elif layout.recompute == "selective":
-            sums["recomputation"] += count * (layer.latent_up + layer.elementwise / 3)
-    if any(chunk.has_head for chunk in chunks):
-        sums["matmuls"] += 3 * head
+def _pass(
+    model: Architecture,
+    layout: Degrees,
+    stages: Stages,
+    head: Any,
+    sequence_length: int,
+    speeds: Speeds,
+    assumptions: Assumptions,
+) -> dict[str, Any]:
+    """Forward and backward of one micro-batch, [stages, layouts]: the backward does every product twice."""
+    import numpy as np
+
+    names = ("matmuls", "experts", "attention", "elementwise", "recomputation", "overhead", "tensor_parallel",
+             "all_to_all", "context_parallel")  # fmt: skip
+    sums: dict[str, Any] = dict.fromkeys(names, np.zeros(np.broadcast_shapes(stages.has_head.shape, np.shape(head))))
+    for moe, layers in ((False, stages.num_dense_layers), (True, stages.num_moe_layers)):
+        if moe and not model.is_moe:
+            continue
+        layer = layer_time(model, layout, sequence_length, moe=moe, speeds=speeds, assumptions=assumptions)
+        spent = {
+            "matmuls": 3 * layer.matmuls,
+            "experts": 3 * layer.experts,
+            "attention": layer.attention_forward + layer.attention_backward,
+            "elementwise": 3 * layer.elementwise,
+            "recomputation": _recomputation(layer, layout),
+            "overhead": 3 * layer.overhead,
+            "tensor_parallel": 2 * layer.tensor_parallel,
+            "all_to_all": 2 * layer.all_to_all,
+            "context_parallel": 2 * layer.context_parallel,
+        }
+        sums = {name: sums[name] + layers * spent[name] for name in names}
+    sums["matmuls"] = sums["matmuls"] + stages.has_head * 3 * head
     return sums
+
+
+def _recomputation(layer: LayerTime, layout: Degrees) -> Any:
+    """The forward pass again, its communication in; or only what selective recomputation brings back."""
+    if layout.recompute == "full":
+        again = layer.matmuls + layer.experts + layer.attention_forward + layer.elementwise + layer.overhead
+        return again + layer.tensor_parallel + layer.all_to_all + layer.context_parallel
+    if layout.recompute == "selective":
+        return layer.latent_up + layer.elementwise / 3
+    return 0.0 * layer.matmuls
 
 
 def layer_time(
     model: Architecture,
-    layout: Layout,
+    layout: Degrees,
     sequence_length: int,
     *,
     moe: bool,
@@ -153,106 +171,59 @@ def layer_time(
     assumptions: Assumptions,
 ) -> LayerTime:
     """One layer's forward pass for one micro-batch on one GPU."""
-    tokens = sequence_length * layout.micro_batch_size / layout.context
+    import numpy as np
+
+    tokens = tokens_of(layout, sequence_length)
     split = tokens / layout.tensor
-    weights = counts.matmul_weights_of_layer(model, moe=moe)
-    routed = weights.pop("routed_experts", 0)
-    plain = sum(weights.values()) / layout.tensor
-    matmuls = max(2 * tokens * plain / speeds.matmul, _BF16 * plain / speeds.memory)
-    experts = 0.0
-    if moe and routed:
-        held = model.params_of_layer(moe=True)["routed_experts"] / (layout.expert * layout.expert_tensor)
-        # Few tokens an expert: reading its weights takes longer than multiplying with them.
-        experts = max(2 * split * routed / speeds.grouped, _BF16 * held / speeds.memory) * assumptions.time_imbalance
-    products = tokens * counts.attention_flops_of_layer(model) * sequence_length / 2 / layout.tensor
-    kept = kept_by_layer(model, layout, sequence_length, moe=moe)
-    moved = kept.input + kept.norms + kept.attention + kept.ffn
-    moved += 2 * kept.dispatched + kept.experts + kept.expert_products
-    context = _context_parallel(model, layout, tokens, speeds)
-    forward = products / speeds.attention_forward
+    seconds = {"plain": 0.0 * split, "latent_up": 0.0 * split, "expert": 0.0 * split}
+    for product in products_of_layer(model, layout, sequence_length, moe=moe):
+        seconds[product.role] = seconds[product.role] + product.seconds(speeds)
+    all_to_all = 0.0 * split
+    if moe:
+        all_to_all = communication.all_to_all_seconds(model, layout, split, speeds, assumptions)
+    scores = tokens * counts.attention_flops_of_layer(model) * sequence_length / 2 / layout.tensor
+    forward = scores / speeds.attention_forward
+    blocks = 1 if moe else 2  # attention, and a dense FFN
+    collective = communication.tensor_parallel_seconds(model, layout, tokens, speeds) * blocks
+    late = assumptions.collective_latency_seconds
+    ring = communication.context_parallel_seconds(model, layout, tokens, speeds)
     return LayerTime(
-        matmuls=matmuls,
-        experts=experts,
+        matmuls=seconds["plain"] + seconds["latent_up"],
+        experts=seconds["expert"] * assumptions.time_imbalance,
         attention_forward=forward,
-        attention_backward=2.5 * products / speeds.attention_backward,  # five products where the forward has two
-        elementwise=assumptions.elementwise_passes * _BF16 * moved / speeds.memory,
+        attention_backward=2.5 * scores / speeds.attention_backward,  # five products where the forward has two
+        elementwise=_elementwise(model, layout, sequence_length, moe, speeds, assumptions),
         overhead=assumptions.layer_overhead_seconds * (1.0 if moe else 0.3),
-        tensor_parallel=_tensor_parallel(model, layout, tokens, speeds) * (1 - assumptions.tensor_parallel_hidden),
-        all_to_all=_all_to_all(model, layout, split, speeds) * (1 - assumptions.all_to_all_hidden) if moe else 0.0,
-        context_parallel=max(context - forward, 0.0),
-        latent_up=_latent_up(model, tokens) / layout.tensor / speeds.matmul,
+        tensor_parallel=collective * (1 - assumptions.tensor_parallel_hidden) + 2 * blocks * late * (layout.tensor > 1),
+        all_to_all=all_to_all * (1 - assumptions.all_to_all_hidden) + 2 * late * moe * (layout.expert > 1),
+        context_parallel=np.maximum(ring - forward, 0.0) + (layout.context - 1) * late,
+        latent_up=seconds["latent_up"],
     )
 
 
-def _latent_up(model: Architecture, tokens: float) -> float:
-    """FLOPs of MLA's up-projections."""
-    if model.attention != "mla":
-        return 0.0
-    qk = model.qk_nope_head_dim + model.qk_rope_head_dim
-    key_value = model.kv_lora_rank * (model.qk_nope_head_dim + model.v_head_dim)
-    return 2 * tokens * model.num_attention_heads * ((model.q_lora_rank or 0) * qk + key_value)
+def _elementwise(
+    model: Architecture, layout: Degrees, sequence_length: int, moe: bool, speeds: Speeds, assumptions: Assumptions
+) -> Any:
+    """Reading and writing what the layer keeps; the experts' inputs twice, as they are sorted and put back."""
+    kept = kept_by_layer(model, layout, sequence_length, moe=moe)
+    moved = kept.input + kept.norms + kept.attention + kept.latent_up + kept.ffn + kept.ffn_products
+    moved = moved + 2 * kept.dispatched + kept.experts + kept.expert_products
+    return assumptions.elementwise_passes * speeds.element * moved / speeds.memory
 
 
-def _tensor_parallel(model: Architecture, layout: Layout, tokens: float, speeds: Speeds) -> float:
-    """An all-gather and a reduce-scatter of the activations around attention and around the FFN."""
-    share = (layout.tensor - 1) / layout.tensor
-    return 4 * share * tokens * model.hidden_size * _BF16 / speeds.link(layout.tensor)
+def _exposed(seconds: Any, behind: Any) -> Any:
+    """What is left of a collective that runs behind other work."""
+    import numpy as np
+
+    return np.maximum(seconds - behind, 0.0)
 
 
-def _all_to_all(model: Architecture, layout: Layout, split: float, speeds: Speeds) -> float:
-    """Sending each token's copies to its experts and back; what leaves the node goes over the network.
-
-    Expert groups lie on consecutive GPUs (Megatron-LM's order of ranks), so the first ``gpus_per_node / expert_tensor``
-    of them share a node. A token crosses to another node once, however many of its experts are there (DeepEP and
-    HybridEP; arXiv 2412.19437, section 3.2.2), or once an expert. The two ways run at once; the slower one counts.
-    """
-    if layout.expert * layout.expert_tensor == 1:
-        return 0.0
-    near = min(layout.expert, max(speeds.gpus_per_node // layout.expert_tensor, 1))
-    nodes = layout.expert / near
-    row = 2 * split * model.hidden_size * _BF16
-    inside = row * model.experts_per_token * (near - 1) / near
-    if speeds.one_copy_per_node:
-        crossings = (nodes - 1) * (1 - (1 - 1 / nodes) ** min(model.experts_per_token, model.num_experts))
-    else:
-        crossings = model.experts_per_token * (nodes - 1) / nodes
-    gathered = row * model.experts_per_token * (layout.expert_tensor - 1)
-    exchanged = max(inside / speeds.intra_node, row * crossings / speeds.inter_node)
-    return exchanged + gathered / speeds.link(layout.expert_tensor)
-
-
-def _context_parallel(model: Architecture, layout: Layout, tokens: float, speeds: Speeds) -> float:
-    """Keys and values going round the ring."""
-    if model.attention == "mla":
-        width = model.num_attention_heads * (model.qk_nope_head_dim + model.qk_rope_head_dim + model.v_head_dim)
-    else:
-        width = 2 * model.num_key_value_heads * model.head_dim
-    sent = (layout.context - 1) * tokens * width * _BF16 / layout.tensor
-    return sent / speeds.link(layout.tensor * layout.context)
-
-
-def _pipeline_transfer(model: Architecture, layout: Layout, tokens: float, speeds: Speeds) -> float:
-    """Activations and their gradients over each of a stage's boundaries, for one micro-batch; half is hidden."""
-    if layout.pipeline == 1:
-        return 0.0
-    sent = 2 * layout.virtual_pipeline * tokens * model.hidden_size * _BF16 / layout.tensor
-    return 0.5 * sent / speeds.link(layout.gpus)
-
-
-def _data_parallel(layout: Layout, dense: float, routed: float, micro_batch: float, speeds: Speeds) -> float:
-    """Scattering fp32 gradients and gathering bf16 weights, less what the first and last micro-batch hide."""
-    replicas = layout.gpus / (layout.tensor * layout.pipeline)
-    expert_replicas = layout.gpus / (layout.expert * layout.expert_tensor * layout.pipeline)
-    moved = dense * (replicas - 1) / replicas + routed * (expert_replicas - 1) / expert_replicas
-    speed = speeds.link(layout.gpus // layout.pipeline)
-    backward, forward = micro_batch * 2 / 3, micro_batch / 3
-    scattered = max(GRADIENT_BYTES * moved / speed - backward, 0.0)
-    return scattered + max(WEIGHT_BYTES * moved / speed - forward, 0.0)
-
-
-def _optimizer(layout: Layout, dense: float, routed: float, speeds: Speeds) -> float:
+def _optimizer(
+    layout: Degrees, plain: Any, routed: Any, speeds: Speeds, assumptions: Assumptions, precision: Precision
+) -> Any:
     """Reading and writing the states of this rank's shard once."""
-    replicas = layout.gpus / (layout.tensor * layout.pipeline)
-    expert_replicas = layout.gpus / (layout.expert * layout.expert_tensor * layout.pipeline)
-    held = dense / replicas + routed / expert_replicas
-    return (2 * OPTIMIZER_BYTES + GRADIENT_BYTES + WEIGHT_BYTES) * held / speeds.memory
+    weight, gradient, state = bytes_per_parameter(assumptions, precision)
+    held = plain + routed
+    if assumptions.sharded_optimizer:
+        held = plain / plain_replicas(layout) + routed / expert_replicas(layout)
+    return (2 * state + gradient + weight) * held / speeds.memory
