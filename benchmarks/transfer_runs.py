@@ -18,6 +18,7 @@ from vocab_study.corpus import build_corpus
 
 BATCH, STEPS = 2048, 300
 SEEDS = (0, 1, 2)
+HORIZONS = (150, 300, 600, 1200)
 BEST = -7.0
 """log2 of the rate at which the stages that vary something else are trained."""
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -93,6 +94,7 @@ def stages() -> dict[str, list[RunSpec]]:
         "width": list(_width(64)),
         "experts": list(_experts(SEEDS[:1], tuple(VARIANTS))),
         "wide": list(_width(128)),
+        "grid": list(_grid()),
         "seeds": list(_experts(SEEDS[1:], FIRST)) + list(_experts(SEEDS[1:], tuple(VARIANTS))),
         "horizon": list(_horizon()),
         "granularity": list(_granularity()),
@@ -114,13 +116,27 @@ def _experts(seeds: tuple[int, ...], variants: tuple[str, ...]) -> Iterator[RunS
                 yield spec("experts", experts=experts, variant=variant, seed=seed)
 
 
+def _grid() -> Iterator[RunSpec]:
+    """Three sizes at four horizons; the two smaller ones with three seeds, for the noise."""
+    for seed in SEEDS:
+        for hidden in (32, 64, 128):
+            if seed == 0 or hidden < 128:
+                yield from _horizons("grid", hidden=hidden, seed=seed)
+
+
 def _horizon() -> Iterator[RunSpec]:
-    """One trunk for each rate and two branches that leave it."""
-    for rate in (-8, -7, -6):
-        long = spec("horizon", rate=rate, steps=1200, saved_at=(240, 480))
-        yield long
-        for steps, leaves in ((300, 240), (600, 480)):
-            yield spec("horizon", rate=rate, steps=steps, trunk=(long.run_id, leaves))
+    for rate in (-8, -6):
+        yield from _horizons("grid", rate=rate)
+
+
+def _horizons(stage: str, **keys: Any) -> Iterator[RunSpec]:
+    """A trunk as long as the longest horizon, and a branch for each of the others."""
+    *shorter, longest = HORIZONS
+    leaves = tuple(round(0.8 * steps) for steps in shorter)
+    trunk = spec(stage, steps=longest, saved_at=leaves, **keys)
+    yield trunk
+    for steps, leave in zip(shorter, leaves, strict=True):
+        yield spec(stage, steps=steps, trunk=(trunk.run_id, leave), **keys)
 
 
 def _granularity() -> Iterator[RunSpec]:

@@ -11,7 +11,7 @@ from trainer_small.architecture import Architecture
 from trainer_small.supported import why_not_trainable
 from trainer_small.training_config import TrainingConfig, above_zero, not_negative
 
-_NOT_THE_NUMBERS = ("data", "purpose", "run_id", "checkpoint_seconds", "saved_at", "trunk")
+NOT_THE_NUMBERS = ("data", "purpose", "run_id", "checkpoint_seconds", "log_to", "peak_flops", "saved_at", "trunk")
 
 
 class TokenSource(Schema):
@@ -107,6 +107,10 @@ class RunSpec(Schema):
     """Compute each layer's activations again in the backward pass instead of keeping them."""
     parallel: ParallelConfig = Field(default_factory=ParallelConfig)
     checkpoint_seconds: float = 60.0
+    log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    """Where the metrics also go, beside ``metrics.jsonl``; each needs the package of its name."""
+    peak_flops: float | None = None
+    """FLOP/s of one device by its data sheet, for that MFU in the result."""
     saved_at: tuple[Count, ...] = ()
     """Tokens after which the whole state is kept for good, so that branches can leave there; before the decay."""
     trunk: Trunk | None = None
@@ -143,6 +147,8 @@ class RunSpec(Schema):
         not_negative(self, "seed")
         if self.checkpoint_seconds <= 0:
             raise ValueError(f"checkpoint_seconds is {self.checkpoint_seconds}; it must be above 0")
+        if self.peak_flops is not None and self.peak_flops <= 0:
+            raise ValueError(f"peak_flops is {self.peak_flops}; it must be above 0")
         architecture, training = self.architecture, self.training
         if reason := why_not_trainable(architecture):
             raise ValueError(reason)
@@ -183,6 +189,6 @@ class RunConfig(RunSpec):
     def digest(self) -> str:
         """sha256 of everything that decides the run's numbers; places, notes and what is saved when do not, and the
         micro-batch only their rounding."""
-        content = self.model_dump(mode="json", exclude=set(_NOT_THE_NUMBERS))
+        content = self.model_dump(mode="json", exclude=set(NOT_THE_NUMBERS))
         del content["training"]["micro_batch_tokens"]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

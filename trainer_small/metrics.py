@@ -1,5 +1,6 @@
 """``metrics.jsonl``: one line for a stretch of steps, one for each evaluation; whole lines only."""
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -12,11 +13,16 @@ _TAIL_BYTES = 8192
 
 
 def append_metrics(path: Path, record: dict[str, Any]) -> None:
-    """Append one line in a single write, so that a crash leaves no half of it before the end of the file."""
+    """Append one line in a single write, so that a crash leaves no half of it before the end of the file.
+
+    Raises:
+        OSError: the disk took only a part of it.
+    """
     line = (json.dumps(record) + "\n").encode()
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     try:
-        os.write(descriptor, line)
+        if os.write(descriptor, line) < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
     finally:
         os.close(descriptor)
 

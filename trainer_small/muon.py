@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.adamw import adamw
 
 # Quintic Newton-Schulz that lifts every singular value of a matrix of norm 1 to about 1 in five steps.
@@ -71,10 +72,18 @@ class Muon(torch.optim.Optimizer):
         momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(momentum, group["momentum"])
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parts = zip(ahead.split(group["rows"], -2), parameter.split(group["rows"], -2), strict=True)
-        for direction, part in parts:
-            rows, columns = part.shape[-2:]
-            part.add_(orthogonalize(direction, self._dtype), alpha=-group["lr"] * (rows / columns) ** 0.5)
+        if isinstance(ahead, DTensor):  # a shard has no singular values of its own
+            step = self._direction(ahead.full_tensor(), group["rows"])
+            parameter.sub_(distribute_tensor(step, ahead.device_mesh, ahead.placements), alpha=group["lr"])
+        else:
+            parameter.sub_(self._direction(ahead, group["rows"]), alpha=group["lr"])
+
+    def _direction(self, ahead: Tensor, rows: tuple[int, ...]) -> Tensor:
+        parts = [
+            orthogonalize(part, self._dtype) * (part.shape[-2] / part.shape[-1]) ** 0.5
+            for part in ahead.split(rows, -2)
+        ]
+        return torch.cat(parts, -2)
 
     def _adamw(self, group: dict[str, Any], members: list[torch.nn.Parameter]) -> None:
         for parameter in members:

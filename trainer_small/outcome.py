@@ -1,15 +1,16 @@
-"""What a run has come to, as its ``Result``: counts, losses, speed, health and the machine."""
+"""What a run has come to, as its ``Result``: counts, losses, speed and health."""
 
-import importlib.metadata
-import platform
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from trainer_small.cautions import cautions
 from trainer_small.evaluate import Evaluation
-from trainer_small.memory import peak_memory_bytes
-from trainer_small.numerics import processor_name
-from trainer_small.result import Counts, Health, Losses, Machine, Result, Router, Speed, Status
+from trainer_small.gemm import gemm_flops_per_second
+from trainer_small.metrics import read_metrics
+from trainer_small.provenance import machine
+from trainer_small.result import Counts, Evaluated, Health, Losses, Result, Router, Speed, Status
 from trainer_small.training import Training, find_spikes
 
 
@@ -23,8 +24,9 @@ def outcome(
     step: int | None,
     evaluation_seconds: float,
     precision: str,
+    metrics: Path,
 ) -> Result:
-    """Put the result together; ``step`` is the training's own when left out."""
+    """Put the result together; ``step`` is the training's own when left out, ``metrics`` holds the curve."""
     config, reader = training.config, training.reader
     counts = _counts(training)
     return Result(
@@ -40,10 +42,12 @@ def outcome(
         data=reader.use(counts.tokens),
         counts=counts,
         losses=None if evaluation is None else _losses(evaluation, training.losses),
-        speed=_speed(training, counts, evaluation_seconds),
+        evaluations=_curve(metrics),
+        warnings=cautions(config, reader),
+        speed=_speed(training, counts, evaluation_seconds, precision),
         router=router,
         health=_health(training),
-        machine=_machine(training, precision),
+        machine=machine(training, precision),
     )
 
 
@@ -70,28 +74,36 @@ def _counts(training: Training) -> Counts:
     )
 
 
-def _speed(training: Training, counts: Counts, evaluation_seconds: float) -> Speed:
-    seconds = max(training.seconds, 1e-9)
-    on_gpu = training.device.type == "cuda"
+def _speed(training: Training, counts: Counts, evaluation_seconds: float, precision: str) -> Speed:
+    config, seconds = training.config, max(training.seconds, 1e-9)
+    dtype, processes = getattr(torch, config.dtype), training.parallel.ranks.size
+    achieved = counts.train_flops_spent / seconds
+    gemm = processes * gemm_flops_per_second(training.device, dtype, torch.get_num_threads(), precision)
     return Speed(
         wall_seconds=training.seconds + evaluation_seconds,
+        train_seconds=training.seconds,
+        evaluation_seconds=evaluation_seconds,
+        device_seconds=training.device_seconds,
         tokens_per_second=counts.tokens_spent / seconds,
-        achieved_flops_per_second=counts.train_flops_spent / seconds,
-        peak_memory_bytes=torch.cuda.max_memory_allocated() if on_gpu else peak_memory_bytes(),
+        achieved_flops_per_second=achieved,
+        gemm_flops_per_second=gemm,
+        mfu=achieved / gemm,
+        mfu_data_sheet=achieved / (processes * config.peak_flops) if config.peak_flops else None,
+        peak_memory_bytes=training.peak_memory_bytes(),
     )
 
 
-def _machine(training: Training, precision: str) -> Machine:
-    return Machine(
-        device=torch.cuda.get_device_name() if training.device.type == "cuda" else processor_name(),
-        threads=torch.get_num_threads(),
-        processes=training.parallel.ranks.size,
-        dtype=training.config.dtype,
-        matmul_precision=precision,
-        platform=platform.platform(),
-        python=platform.python_version(),
-        torch=torch.__version__,
-        program=importlib.metadata.version("moe-scaling"),
+def _curve(metrics: Path) -> tuple[Evaluated, ...]:
+    return tuple(
+        Evaluated(
+            step=line["step"],
+            tokens=line["tokens"],
+            loss=line["validation_loss"],
+            loss_standard_error=line["loss_standard_error"],
+            bits_per_byte=line["bits_per_byte"],
+        )
+        for line in read_metrics(metrics)
+        if "validation_loss" in line
     )
 
 
@@ -104,10 +116,13 @@ def _health(training: Training) -> Health | None:
     norms = [norm for norm in training.gradient_norms if np.isfinite(norm)]
     if not norms:
         return None
+    clip = training.config.training.grad_clip or np.inf
     spikes = find_spikes(training.losses)
     return Health(
         gradient_norm_mean=float(np.mean(norms)),
         gradient_norm_max=max(norms),
+        gradient_norm_last=float(np.mean(norms[-max(1, len(norms) // 10) :])),
+        clipped_steps=sum(norm > clip for norm in norms),
         spikes=len(spikes),
         spike_steps=tuple(spikes[:10]),
     )

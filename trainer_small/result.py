@@ -76,12 +76,32 @@ class Losses(GroupLosses):
     """By what documents belong to: languages, say."""
 
 
+class Evaluated(Schema):
+    """A point of the validation curve."""
+
+    step: int
+    tokens: int
+    loss: float
+    loss_standard_error: float
+    bits_per_byte: float
+
+
 class Speed(Schema):
     wall_seconds: float
     """Training and evaluation, without interruptions."""
+    train_seconds: float
+    evaluation_seconds: float
+    device_seconds: float
+    """Of training: on GPUs their number times the time; on a CPU the processor time of all threads."""
     tokens_per_second: float
     """Training alone."""
     achieved_flops_per_second: float
+    gemm_flops_per_second: float
+    """What a large product of the run's type reached on the same devices."""
+    mfu: float
+    """Achieved over what the product reached."""
+    mfu_data_sheet: float | None
+    """Achieved over ``peak_flops`` of the config, where it is given."""
     peak_memory_bytes: int
     """Largest resident memory of the process during the run; on CUDA, memory of the device."""
 
@@ -100,10 +120,22 @@ class Router(Schema):
 class Health(Schema):
     gradient_norm_mean: float
     gradient_norm_max: float
+    gradient_norm_last: float
+    """Mean of the last tenth of the steps."""
+    clipped_steps: int
+    """Steps whose gradient was above ``grad_clip`` and was scaled down."""
     spikes: int
     """Steps whose loss stood more than 6 standard deviations above the 128 before it."""
     spike_steps: tuple[int, ...]
     """The first ten of them."""
+
+
+class Git(Schema):
+    """State of the source that trained the run."""
+
+    commit: str
+    changed: bool
+    """Whether tracked files differed from the commit."""
 
 
 class Machine(Schema):
@@ -114,17 +146,22 @@ class Machine(Schema):
     dtype: str
     matmul_precision: str
     """Kernel choice of float32 products: part of what decides the rounding."""
+    deterministic: bool
+    """Whether torch was held to deterministic algorithms."""
     platform: str
     python: str
     torch: str
+    numpy: str
+    cuda: str | None
     program: str
     """Version of this program."""
+    git: Git | None
 
 
 class Result(Schema):
     """One run's outcome. ``done`` and ``diverged`` are final; ``failed`` is tried again by the same command."""
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     run_id: str
     status: Status
     reason: str | None = None
@@ -138,6 +175,10 @@ class Result(Schema):
     data: tuple[SourceUse, ...] = ()
     counts: Counts | None = None
     losses: Losses | None = None
+    evaluations: tuple[Evaluated, ...] = ()
+    """The validation curve, the end in; a branch's begins where it left its trunk."""
+    warnings: tuple[str, ...] = ()
+    """What a reader of these numbers should know: repeated text, windows longer than documents."""
     speed: Speed | None = None
     router: Router | None = None
     health: Health | None = None

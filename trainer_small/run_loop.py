@@ -17,7 +17,7 @@ from trainer_small.checkpoint import (
     remove_partial_checkpoints,
     save_checkpoint,
 )
-from trainer_small.config import RunConfig
+from trainer_small.config import NOT_THE_NUMBERS, RunConfig
 from trainer_small.evaluate import Evaluation, evaluate
 from trainer_small.memory import reset_peak_memory
 from trainer_small.metrics import append_metrics, truncate_metrics
@@ -28,8 +28,9 @@ from trainer_small.result import Result, Router, Status, result_path
 from trainer_small.schedule import learning_rate_factor
 from trainer_small.token_reader import TokenReader
 from trainer_small.training import Diverged, Training
-from trainer_small.trunk import before_decay_digest, find_trunk_state
+from trainer_small.trunk import before_decay_digest, difference, find_trunk_state
 from trainer_small.validation_tokens import ValidationTokens
+from trainer_small.writers import Writer, open_writers
 
 _METRIC_LINES = 200
 """Lines of training metrics in a whole run."""
@@ -74,6 +75,7 @@ class RunLoop:
         self.identity = f"{config.digest()} {self.reader.identity}"
         self.trunk_identity = f"{before_decay_digest(config)} {self.reader.identity}"
         self.training = Training(config, self.reader, self.device, self.ranks)
+        self.writers: list[Writer] = []
         self.evaluation_seconds = 0.0
         self.points = {training.steps >> shift for shift in range(1, config.evaluation.earlier_points + 1)} - {0}
         self.kept = {training.step_at(tokens) for tokens in config.saved_at}
@@ -81,6 +83,13 @@ class RunLoop:
 
     def train(self) -> Result:
         self._resume()
+        try:
+            return self._train()
+        finally:
+            for writer in self.writers:
+                writer.close()
+
+    def _train(self) -> Result:
         training = self.training
         steps = self.config.training.steps
         last_checkpoint = last_progress = time.monotonic()
@@ -124,16 +133,23 @@ class RunLoop:
         state = load_checkpoint(self.directory, self.device)
         if state is not None:
             if state["identity"] != self.identity:
-                raise UserError(
-                    f"{self.directory} holds a checkpoint of another config or other tokens; "
-                    "give the changed run a new folder."
-                )
+                raise UserError(f"{self.directory} holds a checkpoint {self._otherness(state)}; give it a new folder.")
             self.training.restore(state)
             self.evaluation_seconds = state["evaluation_seconds"]
         if self.ranks.is_first:
             truncate_metrics(self.metrics, self.training.step)
-        if state is None and self.config.trunk is not None:
+        leaving = state is None and self.config.trunk is not None
+        if self.ranks.is_first:
+            self.writers = open_writers(self.directory, self.config, 0 if leaving else self.training.step)
+        if leaving:
             self._leave_trunk()
+
+    def _otherness(self, state: dict[str, Any]) -> str:
+        found = difference(state["config"], self.config.model_dump(mode="json"))
+        if found is None:
+            return "that was trained on other tokens"
+        key, there, here = found
+        return f"of another run: its {key} is {there}, that of config.yaml {here}"
 
     def _leave_trunk(self) -> None:
         """Take over the trunk's state and tell its part of the story as an independent run would."""
@@ -144,7 +160,7 @@ class RunLoop:
                 f"{path} was trained with another config or on other tokens than run {self.config.run_id}; "
                 "make them agree, or train the trunk again in a new folder."
             )
-        self.training.restore(state | {"seconds": 0.0})
+        self.training.restore(state | {"seconds": 0.0, "device_seconds": 0.0, "peak_memory_bytes": 0})
         if self.ranks.is_first:
             truncate_metrics(self.metrics, 0)
         for step in range(self.every, self.training.step + 1, self.every):
@@ -159,6 +175,7 @@ class RunLoop:
         return self.training.state() | {
             "identity": self.identity,
             "trunk_identity": self.trunk_identity,
+            "config": self.config.model_dump(mode="json", exclude=set(NOT_THE_NUMBERS)),
             "evaluation_seconds": self.evaluation_seconds,
         }
 
@@ -205,6 +222,8 @@ class RunLoop:
     def _note(self, line: dict[str, float]) -> None:
         if self.ranks.is_first:
             append_metrics(self.metrics, line)
+            for writer in self.writers:
+                writer.write(int(line["step"]), {key: value for key, value in line.items() if key != "step"})
 
     def _progress(self) -> RunProgress:
         training = self.training
@@ -234,6 +253,7 @@ class RunLoop:
             step=step,
             evaluation_seconds=self.evaluation_seconds,
             precision=self.precision,
+            metrics=self.metrics,
         )
 
 

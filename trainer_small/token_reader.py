@@ -69,6 +69,11 @@ class TokenReader:
             self.sources[source].read(window, out[row])
         return out
 
+    @property
+    def longest_document(self) -> int:
+        """Tokens of the longest document of the training text, its end-of-text in."""
+        return int(np.diff(self._files.ends, prepend=0).max())
+
     def epochs(self, tokens: int) -> float:
         """Passes that ``tokens`` targets make over the source that is repeated most."""
         return max(use.epochs for use in self.use(tokens))

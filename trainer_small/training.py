@@ -8,6 +8,7 @@ import torch
 
 from trainer_small.compiled import compile_model
 from trainer_small.config import RunConfig
+from trainer_small.memory import peak_memory_bytes
 from trainer_small.model import Model
 from trainer_small.objective import training_loss
 from trainer_small.optimizer import make_optimizer, set_learning_rate
@@ -57,6 +58,8 @@ class Training:
         self.step = 0
         self.seconds = 0.0
         """Spent on steps by this run itself: a branch's trunk counts its own."""
+        self.device_seconds = 0.0
+        self._earlier_peak = 0
         self.losses: list[float] = []
         """Training loss of every step, nats per token."""
         self.gradient_norms: list[float] = []
@@ -69,7 +72,7 @@ class Training:
         Raises:
             Diverged: the loss or the gradient is not a number, or the loss stays above its start.
         """
-        started = time.perf_counter()
+        started, processor = time.perf_counter(), time.process_time()
         training = self.config.training
         windows = training.batch_at(self.step) // training.sequence_length
         first, own = self.parallel.rows(windows)
@@ -95,7 +98,11 @@ class Training:
         self.step += 1
         if len(self._pending) >= self._check_every:
             self.settle()
-        self.seconds += time.perf_counter() - started
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
+        # Ranks do alike: this one speaks for all.
+        own = seconds if self.device.type == "cuda" else time.process_time() - processor
+        self.device_seconds += self.parallel.ranks.size * own
 
     def settle(self) -> None:
         """Bring the pending losses to the host and check them."""
@@ -118,6 +125,11 @@ class Training:
                     f"for {stretch} steps up to step {self.step}",
                 )
 
+    def peak_memory_bytes(self) -> int:
+        """Of this process and of those that trained the run before it was resumed."""
+        now = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else peak_memory_bytes()
+        return max(now, self._earlier_peak)
+
     def state(self) -> dict[str, Any]:
         """Tensors and plain values only. Nothing in a step is random, so no generator is part of it."""
         self.settle()
@@ -126,6 +138,8 @@ class Training:
         return {
             "step": self.step,
             "seconds": self.seconds,
+            "device_seconds": self.device_seconds,
+            "peak_memory_bytes": self.peak_memory_bytes(),
             "model": model,
             "optimizer": optimizer,
             "losses": torch.tensor(self.losses, dtype=torch.float64),
@@ -133,7 +147,8 @@ class Training:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        self.step, self.seconds = state["step"], state["seconds"]
+        self.step, self.seconds, self.device_seconds = state["step"], state["seconds"], state["device_seconds"]
+        self._earlier_peak = state["peak_memory_bytes"]
         self.parallel.localize(state["model"], state["optimizer"], self.optimizer)
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

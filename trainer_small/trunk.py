@@ -44,8 +44,8 @@ def find_trunk_state(directory: Path, config: RunConfig) -> Path:
     if not (there / "config.yaml").is_file():
         raise UserError(f"{where} has no folder {there}; train the trunk first, or mend trunk.run_id.")
     trunk = RunConfig.load(there / "config.yaml")
-    if difference := _difference(before_decay(trunk), before_decay(config)):
-        key, theirs, ours = difference
+    if found := difference(before_decay(trunk), before_decay(config)):
+        key, theirs, ours = found
         raise UserError(
             f"{where} has {key} {theirs}, the branch {ours}; up to the decay they must be the same run: "
             f"{'give both the same warmup_tokens' if key == 'training.warmup_steps' else 'make them agree'}."
@@ -82,11 +82,11 @@ def before_decay_digest(config: RunConfig) -> str:
     return hashlib.sha256(json.dumps(before_decay(config), sort_keys=True).encode()).hexdigest()
 
 
-def _difference(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
+def difference(one: dict[str, Any], other: dict[str, Any], prefix: str = "") -> tuple[str, Any, Any] | None:
     """The first key whose values differ, and the two values."""
     for key, value in one.items():
         if isinstance(value, dict):
-            if found := _difference(value, other[key], f"{prefix}{key}."):
+            if found := difference(value, other[key], f"{prefix}{key}."):
                 return found
         elif value != other[key]:
             return prefix + key, value, other[key]

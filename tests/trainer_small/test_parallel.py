@@ -55,14 +55,15 @@ def _weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "optimizer"),
     [
-        "experts over ranks",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in _SPREAD if name != "experts over ranks"),
+        ("experts over ranks", "adamw"),
+        *(pytest.param(name, "adamw", marks=pytest.mark.slow) for name in _SPREAD if name != "experts over ranks"),
+        pytest.param("sharded, experts over ranks", "muon", marks=pytest.mark.slow),
     ],
 )
-def test_two_processes_equal_one(run_folder: RunFolder, name: str) -> None:
-    keys: dict[str, Any] = {"training": {"tokens": 6 * 128, "router_z_loss": 1e-3}}
+def test_two_processes_equal_one(run_folder: RunFolder, name: str, optimizer: str) -> None:
+    keys: dict[str, Any] = {"training": {"tokens": 6 * 128, "router_z_loss": 1e-3, "optimizer": optimizer}}
     one, two = run_folder("one", **keys), run_folder("two", parallel=_SPREAD[name], **keys)
     expected, result = run_one(one), _train(two)
     assert expected.losses is not None and result.losses is not None
