@@ -25,6 +25,14 @@ def layout(
     ] = False,
     csv: Annotated[Path | None, typer.Option(help="Write every layout here, with the reason against it.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write the plan with the fastest layout here.")] = None,
+    tensor: Annotated[int | None, typer.Option(help="Only with this tensor parallel degree.")] = None,
+    pipeline: Annotated[int | None, typer.Option(help="Only with as many pipeline stages.")] = None,
+    virtual_pipeline: Annotated[int | None, typer.Option(help="Only with as many chunks a stage.")] = None,
+    expert: Annotated[int | None, typer.Option(help="Only with this expert parallel degree.")] = None,
+    expert_tensor: Annotated[int | None, typer.Option(help="Only with this expert tensor degree.")] = None,
+    context: Annotated[int | None, typer.Option(help="Only with this context parallel degree.")] = None,
+    micro_batch_size: Annotated[int | None, typer.Option(help="Only with this micro-batch.")] = None,
+    recompute: Annotated[str | None, typer.Option(help="Only with none, selective or full.")] = None,
     assumptions: Annotated[
         Path | None, typer.Option(help="What the model assumes, in YAML, instead of its own.")
     ] = None,
@@ -37,7 +45,9 @@ def layout(
     degrees; those of 1 are left out.
 
     \b
-    Example: scaling layout plan.yaml --gpus 1024 --gpu h200 --csv layouts.csv --out plan-with-layout.yaml
+    Example: scaling layout plan.yaml --gpus 1024 --gpu h200 --csv layouts.csv
+             scaling layout plan.yaml --gpus 1024 --pipeline 16 --expert 8 \\
+                 --out plan-with-layout.yaml
     """
     from fits.files import write_text
     from scaling.console import print_json, say
@@ -48,6 +58,16 @@ def layout(
     made = TrainingPlan.load(plan)
     assumed = Assumptions.load(assumptions) if assumptions else None
     found = search_layouts(made, gpus, gpu, assumptions=assumed, hardware_file=hardware)
+    found = found.only(
+        tensor=tensor,
+        pipeline=pipeline,
+        virtual_pipeline=virtual_pipeline,
+        expert=expert,
+        expert_tensor=expert_tensor,
+        context=context,
+        micro_batch_size=micro_batch_size,
+        recompute=recompute,
+    )
     if csv:
         write_text(csv, found.table.to_csv(index=False, float_format="%.6g"))
     best = found.best

@@ -1,6 +1,6 @@
 """Every parallel layout of a run on a cluster, the feasible ones ranked by their step time."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +8,7 @@ from fits.errors import UserError
 from scaling.hardware import Gpu
 from scaling.hardware import gpu as find_gpu
 from scaling.layout.assumptions import Assumptions, usual_assumptions
-from scaling.layout.candidates import Rejected, candidates
+from scaling.layout.candidates import RECOMPUTE, Rejected, candidates
 from scaling.layout.degrees import Columns, data_replicas, micro_batches_of
 from scaling.layout.judge import Candidate, cannot_interleave, judge, kind_of, taken, too_large
 from scaling.layout.megatron_memory import megatron_state_bytes
@@ -62,6 +62,23 @@ class Layouts:
         degrees = {name: int(row[name]) for name in _DEGREES}
         layout = Layout(gpus=self.gpus, recompute=row["recompute"], **degrees)
         return judge(self.run, layout, self.gpu, assumptions=self.assumptions)
+
+    def only(self, **degrees: int | str | None) -> "Layouts":
+        """Those with the degrees given, by the names of ``plan.yaml``; None stands for any.
+
+        Raises:
+            UserError: no such layout was searched.
+        """
+        if degrees.get("recompute") not in (None, *RECOMPUTE):
+            raise UserError(f"recompute is '{degrees['recompute']}'; it must be one of {', '.join(RECOMPUTE)}.")
+        table: Any = self.table
+        for name, value in degrees.items():
+            if value is not None:
+                table = table[(table[name] == value) | table[name].isna()]
+        if not len(table):
+            wanted = ", ".join(f"{name} {value}" for name, value in degrees.items() if value is not None)
+            raise UserError(f"no layout of {self.gpus} GPUs has {wanted}; their product must divide the GPUs.")
+        return replace(self, table=table.reset_index(drop=True))
 
     def without_twins(self) -> Any:
         """The feasible rows, of each (TP, PP, EP, ETP, CP) the fastest only."""

@@ -66,7 +66,7 @@ def test_layers_are_spread_whole_and_none_is_lost(layers, chunks):
 
 
 def test_a_dense_layer_keeps_what_the_paper_says():
-    # arXiv 2205.05198, equation 4: 34 s b h / t with selective recomputation of attention (here: a fused kernel),
+    # arXiv 2205.05198, sections 4 and 5: 34 s b h / t with selective recomputation of attention (here: a fused kernel),
     # less the two dropout masks of 1 byte each. An FFN of three matrices of 8/3 h for one of two of 4 h.
     model = Architecture(vocab_size=1000, hidden_size=3072, num_layers=2, num_attention_heads=24, dense_ffn_size=8192)
     for tensor, size in ((1, 1), (4, 2)):

@@ -215,6 +215,23 @@ def test_all_prints_near_twins(plan_file):
     assert len(few) < len(many["top"]) == many["feasible"]
 
 
+def test_degrees_can_be_held(axk1, plan_file):
+    _, found = axk1
+    held = found.only(pipeline=16, expert=8)
+    assert held.best.layout.pipeline == 16
+    assert held.best.layout.expert == 8
+    assert held.best.time.total >= found.best.time.total
+    with pytest.raises(UserError, match="no layout of 1024 GPUs has pipeline 17"):
+        found.only(pipeline=17)
+    told = json.loads(run_cli(plan_file, "--gpus", 8, "--tensor", 2, "--recompute", "full", "--json").stdout)
+    assert {(row["tensor"], row["recompute"]) for row in told["top"]} == {(2, "full")}
+    with pytest.raises(UserError, match="recompute is 'fully'"):
+        found.only(recompute="fully")
+    result = run_cli(plan_file, "--gpus", 8, "--tensor", 3)
+    assert result.exit_code == 2
+    assert "no layout of 8 GPUs has tensor 3" in result.output
+
+
 def test_hardware_and_assumptions_of_ones_own(plan_file, tmp_path):
     hardware, assumptions = tmp_path / "gpus.yaml", tmp_path / "assumptions.yaml"
     figures = gpu("h200").model_dump() | {"memory_bytes": 3e5, "source": "a wish"}
