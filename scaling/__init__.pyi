@@ -4,6 +4,7 @@ from scaling.count import ModelCount as ModelCount
 from scaling.count import count_file as count_file
 from scaling.count import read_architecture as read_architecture
 from scaling.doctor import examine as examine
+from scaling.layout.search import search_layouts as search_layouts
 from scaling.plan import Cluster as Cluster
 from scaling.plan import TrainingPlan as TrainingPlan
 from scaling.planning import plan_for as plan_for

@@ -19,6 +19,7 @@ class Memory:
     """Bytes on one GPU of the stage that holds most; numbers, or arrays of shape [layouts]."""
 
     stage: Any
+    """Of the pipeline, from 0."""
     weights: Any
     gradients: Any
     optimizer: Any

@@ -158,7 +158,8 @@ def _table(
     ranks = pd.array(np.arange(1, len(table) + 1), dtype="Int64")
     ranks[int(usable.sum()) :] = pd.NA
     table.insert(0, "rank", ranks)
-    return table
+    counted = {"virtual_pipeline", "data", "micro_batches", "fullest_stage"}
+    return table.astype(dict.fromkeys(counted & set(table.columns), "Int64"))
 
 
 def _rows(run: Run, group: Columns, gpu: Gpu, assumptions: Assumptions) -> "pd.DataFrame":
@@ -186,7 +187,7 @@ def _rows(run: Run, group: Columns, gpu: Gpu, assumptions: Assumptions) -> "pd.D
         "activations_gib": (memory.activations + memory.recomputed) / GIB,
         "logits_gib": memory.logits / GIB,
         "usable_gib": memory.usable / GIB,
-        "fullest_stage": memory.stage,
+        "fullest_stage": memory.stage + 1,
         "step_seconds": seconds,
         "days": seconds * run.steps / 86400,
         "tflops_per_gpu": speed / 1e12,
