@@ -1,7 +1,8 @@
 """How the command line speaks: one table style, JSON on request, progress with the time left."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -85,6 +86,17 @@ def count(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.4g}{letter}"
     return f"{value:g}"
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A turning mark with the time gone by, on a terminal, for work whose length is not known."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn(what, markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=_console(stderr=True), transient=True, disable=not is_terminal()) as bar:
+        bar.add_task(what, total=None)
+        yield
 
 
 def progress() -> "Progress":
