@@ -21,13 +21,16 @@ def _console(*, stderr: bool = False) -> "Console":
 
 
 def say(text: str = "") -> None:
-    """A line for a person; markup is not interpreted, so values print as they are."""
-    _console().print(text, markup=False, soft_wrap=True)
+    """A line for a person; markup is not interpreted, so values print as they are.
+
+    A terminal gets it broken between words, a pipe or a log whole.
+    """
+    _console().print(text, markup=False, soft_wrap=not _console().is_terminal)
 
 
 def note(text: str) -> None:
     """A line beside the result, on standard error: what is going on, what went wrong."""
-    _console(stderr=True).print(text, markup=False, soft_wrap=True)
+    _console(stderr=True).print(text, markup=False, soft_wrap=not is_terminal())
 
 
 def is_terminal() -> bool:
@@ -51,6 +54,8 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: 
     from rich.text import Text
 
     rows = [list(row) for row in rows]
+    if title:
+        say()
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
