@@ -207,3 +207,7 @@ _CHECKERS: dict[str, Callable[[Path, TrainingPlan | None], list[Check]]] = {
     megatron.FILE: _megatron,
     "config_registry.py": _torchtitan,
 }
+
+
+check_configs = check
+"""Its public name: ``scaling.check`` is this module."""

@@ -66,3 +66,7 @@ def export(plan: TrainingPlan, stacks: Sequence[str], out: str | Path) -> list[E
         done.append(Exported(name, stack.TARGET, tuple(folders[name] / file for file in content), tuple(notes)))
     plan.save(Path(out) / "plan.yaml")
     return done
+
+
+export_plan = export
+"""Its public name: ``scaling.export`` is this module."""
