@@ -1,12 +1,14 @@
 """Reading token folders to train on: windows by seed and position alone, from one source or a mixture of several."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from fits.coefficients import published
 from fits.errors import UserError
 from trainer_small.config import TokenSource
 from trainer_small.mixture import Interleaving
@@ -82,6 +84,10 @@ class TokenReader:
         """UTF-8 bytes of the text behind ``tokens`` targets, at each source's mean."""
         return sum(source.text_bytes(use.tokens) for source, use in zip(self.sources, self.use(tokens), strict=True))
 
+    def longest_document(self) -> int:
+        """Tokens of the longest training document of all sources, its end-of-text token in."""
+        return max(int(np.diff(source.files.document_ends(), prepend=0).max()) for source in self.sources)
+
     def use(self, tokens: int) -> tuple[SourceUse, ...]:
         """What ``tokens`` targets take from each source."""
         counts = self._interleaving.counts(tokens // self.sequence_length)
@@ -115,13 +121,15 @@ class _Source:
         return round(tokens * self.files.split.bytes / self.tokens)
 
     def use(self, share: float, windows: int) -> SourceUse:
+        tokens, unique = windows * self._length, self.windows * self._length
         return SourceUse(
             name=Path(self.folder).name,
             corpus_sha256=self.files.manifest.corpus_sha256,
             share=share,
-            tokens=windows * self._length,
-            unique_tokens=self.windows * self._length,
+            tokens=tokens,
+            unique_tokens=unique,
             epochs=windows / self.windows,
+            tokens_worth=tokens_worth(tokens, unique),
         )
 
     def _shuffle(self, number: int) -> "_Epoch":
@@ -143,6 +151,15 @@ class _Source:
             size = min(end - start, len(out) - filled)
             self.files.read(int(starts[document]) + (start - before), out[filled : filled + size])
             filled, start, document = filled + size, start + size, document + 1
+
+
+def tokens_worth(tokens: int, unique: int) -> float:
+    """New tokens that would have taught as much as ``tokens`` of which only ``unique`` are different
+    (arXiv 2305.16264, eq. 5)."""
+    if tokens <= unique:
+        return float(tokens)
+    scale = published("muennighoff").record.coefficients["R_D"]
+    return unique * (1 + scale * (1 - math.exp(-(tokens / unique - 1) / scale)))
 
 
 @dataclass(frozen=True)

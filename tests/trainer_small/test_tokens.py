@@ -11,11 +11,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from fits.coefficients import published
 from fits.errors import UserError
 from trainer_small.config import DataConfig, RunConfig, TokenSource
 from trainer_small.mixture import Interleaving
 from trainer_small.run import run_one
-from trainer_small.token_reader import TokenReader
+from trainer_small.token_reader import TokenReader, tokens_worth
 from trainer_small.tokens import prepare_tokens, read_manifest
 from trainer_small.validation_tokens import ValidationTokens
 
@@ -289,6 +290,30 @@ def test_epochs_of_each_source_reach_the_result(run_folder: Callable[..., Path],
     assert result.counts is not None
     assert [use.tokens for use in result.data] == [1280, 2560]
     assert result.counts.epochs == max(use.epochs for use in result.data)
+
+
+def test_a_run_longer_than_its_corpus_says_what_the_repeats_are_worth(run_folder: Callable[..., Path]) -> None:
+    with pytest.warns(UserWarning, match=r"makes 1\.5 passes over '512': its 1\d\d,\d{3} tokens are worth about"):
+        run_one(run_folder(training={"tokens": 114_560, "batch_tokens": 11456}), stop=lambda: True)
+    law = published("muennighoff")
+    coefficients, few = law.record.coefficients, 1e6
+    for tokens in (2 * few, 5 * few, 40 * few):
+        # The published law gives the same loss for them as for that many new ones.
+        repeated = law.evaluate(N=1e5, D=tokens, U=few).value
+        worth = tokens_worth(int(tokens), int(few))
+        assert repeated - law.evaluate(N=1e5, D=few, U=few).value == pytest.approx(
+            coefficients["B"] * (worth ** -coefficients["beta"] - few ** -coefficients["beta"]), rel=1e-6
+        )
+    assert tokens_worth(7, 9) == 7
+
+
+def test_sequences_longer_than_any_document_are_refused_where_documents_stand_apart(
+    run_folder: Callable[..., Path],
+) -> None:
+    training = {"sequence_length": 1024, "batch_tokens": 1024, "tokens": 2048}
+    assert run_one(run_folder("together", training=training)).status == "done"
+    with pytest.raises(UserError, match="sequence_length is 1024 but the longest document has"):
+        run_one(run_folder("apart", training=training | {"cross_document_attention": False}))
 
 
 @given(st.lists(st.floats(0.01, 1.0), min_size=1, max_size=5))
