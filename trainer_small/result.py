@@ -45,8 +45,6 @@ class SourceUse(Schema):
     unique_tokens: int
     epochs: float
     """Passes over ``unique_tokens``: above 1 the run has seen text again."""
-    tokens_worth: float
-    """As many new tokens would have taught as much (arXiv 2305.16264, eq. 5, with its published constant)."""
 
 
 class GroupLosses(Schema):

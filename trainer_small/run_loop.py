@@ -1,7 +1,6 @@
 """A run from its folder's state to its end: resume, train, record, evaluate, checkpoint."""
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +73,6 @@ class RunLoop:
             )
         if not training.cross_document_attention:
             self._require_long_documents()
-        for use in self.reader.use(training.tokens_trained):
-            if use.epochs > 1 and self.ranks.is_first:
-                warnings.warn(
-                    f"run {config.run_id} makes {use.epochs:.2g} passes over '{use.name}': its {use.tokens:,} tokens "
-                    f"are worth about {use.tokens_worth:,.0f} new ones (arXiv 2305.16264)",
-                    stacklevel=2,
-                )
         self.validation = ValidationTokens(sources, config.evaluation.validation_bytes)
         self.identity = f"{config.digest()} {self.reader.identity}"
         self.trunk_identity = f"{before_decay_digest(config)} {self.reader.identity}"
@@ -92,7 +84,7 @@ class RunLoop:
         self.every = max(1, training.steps // _METRIC_LINES)
 
     def _require_long_documents(self) -> None:
-        longest, length = self.reader.longest_document(), self.config.training.sequence_length
+        longest, length = self.reader.longest_document, self.config.training.sequence_length
         if length > longest:
             raise UserError(
                 f"run {self.config.run_id}: sequence_length is {length} but the longest document has {longest} tokens "

@@ -1,14 +1,12 @@
 """Reading token folders to train on: windows by seed and position alone, from one source or a mixture of several."""
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from fits.coefficients import published
 from fits.errors import UserError
 from trainer_small.config import TokenSource
 from trainer_small.mixture import Interleaving
@@ -71,11 +69,6 @@ class TokenReader:
             self.sources[source].read(window, out[row])
         return out
 
-    @property
-    def longest_document(self) -> int:
-        """Tokens of the longest document of the training text, its end-of-text in."""
-        return int(np.diff(self._files.ends, prepend=0).max())
-
     def epochs(self, tokens: int) -> float:
         """Passes that ``tokens`` targets make over the source that is repeated most."""
         return max(use.epochs for use in self.use(tokens))
@@ -84,6 +77,7 @@ class TokenReader:
         """UTF-8 bytes of the text behind ``tokens`` targets, at each source's mean."""
         return sum(source.text_bytes(use.tokens) for source, use in zip(self.sources, self.use(tokens), strict=True))
 
+    @property
     def longest_document(self) -> int:
         """Tokens of the longest training document of all sources, its end-of-text token in."""
         return max(int(np.diff(source.files.document_ends(), prepend=0).max()) for source in self.sources)
@@ -129,7 +123,6 @@ class _Source:
             tokens=tokens,
             unique_tokens=unique,
             epochs=windows / self.windows,
-            tokens_worth=tokens_worth(tokens, unique),
         )
 
     def _shuffle(self, number: int) -> "_Epoch":
@@ -151,15 +144,6 @@ class _Source:
             size = min(end - start, len(out) - filled)
             self.files.read(int(starts[document]) + (start - before), out[filled : filled + size])
             filled, start, document = filled + size, start + size, document + 1
-
-
-def tokens_worth(tokens: int, unique: int) -> float:
-    """New tokens that would have taught as much as ``tokens`` of which only ``unique`` are different
-    (arXiv 2305.16264, eq. 5)."""
-    if tokens <= unique:
-        return float(tokens)
-    scale = published("muennighoff").record.coefficients["R_D"]
-    return unique * (1 + scale * (1 - math.exp(-(tokens / unique - 1) / scale)))
 
 
 @dataclass(frozen=True)
