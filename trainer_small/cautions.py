@@ -13,8 +13,8 @@ def cautions(config: RunConfig, reader: TokenReader) -> tuple[str, ...]:
         if use.epochs > 1:
             worth = fresh_tokens(use.tokens, use.unique_tokens)
             found.append(
-                f"{use.tokens} tokens are {use.epochs:.2f} epochs of the {use.unique_tokens} of '{use.name}'; by arXiv "
-                f"2305.16264 they are worth {worth:.4g} fresh ones ({worth / use.tokens:.1%}), so a law of the loss in "
+                f"{use.tokens} tokens of '{use.name}' are {use.epochs:.2f} epochs of its {use.unique_tokens}; by arXiv "
+                f"2305.16264 they are worth {worth:.4g} fresh ones ({worth / use.tokens:.1%}): a law of the loss in "
                 "tokens should not take them as new"
             )
     longest = reader.longest_document

@@ -69,6 +69,11 @@ class TokenReader:
             self.sources[source].read(window, out[row])
         return out
 
+    @property
+    def longest_document(self) -> int:
+        """Tokens of the longest document of the training text, its end-of-text in."""
+        return max(int(np.diff(source.files.document_ends(), prepend=0).max()) for source in self.sources)
+
     def epochs(self, tokens: int) -> float:
         """Passes that ``tokens`` targets make over the source that is repeated most."""
         return max(use.epochs for use in self.use(tokens))
@@ -76,11 +81,6 @@ class TokenReader:
     def text_bytes(self, tokens: int) -> int:
         """UTF-8 bytes of the text behind ``tokens`` targets, at each source's mean."""
         return sum(source.text_bytes(use.tokens) for source, use in zip(self.sources, self.use(tokens), strict=True))
-
-    @property
-    def longest_document(self) -> int:
-        """Tokens of the longest training document of all sources, its end-of-text token in."""
-        return max(int(np.diff(source.files.document_ends(), prepend=0).max()) for source in self.sources)
 
     def use(self, tokens: int) -> tuple[SourceUse, ...]:
         """What ``tokens`` targets take from each source."""
