@@ -118,11 +118,11 @@ class RunLoop:
                     self.on_progress(self._progress())
                 stopping = self.stop is not None and training.step < steps and self.stop()
                 due = now - last_checkpoint > self.config.checkpoint_seconds
-                stopping, due = self.ranks.agree(stopping), self.ranks.agree(due)
-                if stopping or due:
+                wish = self.ranks.agree(2 * stopping + due)  # all ranks stop or save, or none
+                if wish:
                     self._save(save_checkpoint)
                     last_checkpoint = time.monotonic()
-                if stopping:
+                if wish >= 2:
                     return self._result("interrupted", None, None)
             training.settle()
         except Diverged as end:
