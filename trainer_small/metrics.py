@@ -41,7 +41,9 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def last_record(path: Path, key: str) -> dict[str, Any] | None:
-    """The last whole line that has ``key``, from the end of the file alone."""
+    """The last whole line that has ``key``, from the end of the file alone; none without a file."""
+    if not path.is_file():
+        return None
     with path.open("rb") as handle:
         size = handle.seek(0, os.SEEK_END)
         handle.seek(max(0, size - _TAIL_BYTES))

@@ -110,7 +110,7 @@ def run_status(directory: Path) -> RunStatus:
         speed = (result.get("speed") or {}).get("tokens_per_second")
         steps = (result["step"], result["steps"])
         return RunStatus(directory.name, status, *steps, loss, speed, None, result.get("reason"), attempts)
-    last = last_record(directory / "metrics.jsonl", "loss") if "metrics.jsonl" in names else None
+    last = last_record(directory / "metrics.jsonl", "loss")
     if last is None:
         return RunStatus(directory.name, status, attempts=attempts)
     step, speed = last["step"], last["tokens_per_second"] or None

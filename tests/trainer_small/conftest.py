@@ -3,7 +3,8 @@
 import json
 import os
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,16 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from fits.errors import UserError
 from trainer_small.architecture import Architecture
 from trainer_small.checkpoint import load_checkpoint
 from trainer_small.config import RunSpec
+from trainer_small.engines.choice import EngineChoice
+from trainer_small.engines.engine import Listener, Task
+from trainer_small.engines.jobs import train_by_jobs
 from trainer_small.metrics import read_metrics
 from trainer_small.result import read_result
+from trainer_small.run import run_one
 from trainer_small.sweep import Sweep, run_config
 from trainer_small.tokens import prepare_tokens
 
@@ -172,3 +178,49 @@ def sweep_file(corpus: Path, tmp_path: Path, run_spec: Callable[..., RunSpec]) -
         return tmp_path / "sweep.yaml"
 
     return make
+
+
+class Scheduler:
+    """A cluster of the simplest kind: a job trains its runs here when somebody asks for it, or is lost."""
+
+    poll_seconds = 0.0
+
+    def __init__(self, lose: int = 0, at_most: int = 2) -> None:
+        self.lose, self.at_most, self.silent = lose, at_most, 1
+        self.jobs: dict[str, Sequence[Task]] = {}
+        self.submitted: list[list[str]] = []
+
+    def room(self, outstanding: int) -> int:
+        return self.at_most - outstanding
+
+    def submit(self, packs: Sequence[Sequence[Task]]) -> list[str]:
+        names = [str(len(self.submitted) + index) for index in range(len(packs))]
+        self.jobs |= dict(zip(names, packs, strict=True))
+        self.submitted += [[task.run_id for task in pack] for pack in packs]
+        return names
+
+    def alive(self) -> set[str] | None:
+        if self.silent:
+            self.silent -= 1
+            return None
+        name = next(iter(self.jobs), None)
+        if name is not None:
+            runs = self.jobs.pop(name)
+            if self.lose:
+                self.lose -= 1
+            else:
+                for task in runs:
+                    with suppress(UserError):
+                        run_one(task.directory)
+        return set(self.jobs)
+
+    def train(self, tasks: Sequence[Task], listener: Listener) -> bool:
+        return train_by_jobs(self, tasks, listener, advice="look there.")
+
+
+@pytest.fixture
+def scheduler(monkeypatch: pytest.MonkeyPatch) -> Scheduler:
+    """The engine of every sweep from here on: no processes, so a sweep takes as long as its runs."""
+    made = Scheduler()
+    monkeypatch.setattr(EngineChoice, "engine", lambda *_, **__: made)
+    return made

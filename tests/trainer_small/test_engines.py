@@ -3,8 +3,9 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,80 +14,41 @@ from trainer_small.config import RunSpec
 from trainer_small.engines.choice import EngineChoice
 from trainer_small.engines.command import run_command
 from trainer_small.engines.devices import local_slots, visible_gpus
-from trainer_small.engines.engine import MOST_DEATHS, Resources, RunEvent, Task
+from trainer_small.engines.engine import MOST_DEATHS, Resources, Task
 from trainer_small.engines.jobs import train_by_jobs
 from trainer_small.engines.sbatch import MOST_ELEMENTS, write_script
 from trainer_small.lock import locked
 from trainer_small.result import is_final, read_result
-from trainer_small.run import run_one
 from trainer_small.run_process import run_in_process, run_many
 from trainer_small.sweep import Sweep, run_config
 from trainer_small.sweep_run import lay_out, run_sweep
 
 
-class Scheduler:
-    """A cluster of threads' simplicity: a job trains its runs when somebody asks for it, or is lost."""
-
-    poll_seconds = 0.0
-
-    def __init__(self, lose: int = 0, at_most: int = 2) -> None:
-        self.lose, self.at_most, self.silent = lose, at_most, 1
-        self.jobs: dict[str, Sequence[Task]] = {}
-        self.submitted: list[list[str]] = []
-
-    def room(self, outstanding: int) -> int:
-        return self.at_most - outstanding
-
-    def submit(self, packs: Sequence[Sequence[Task]]) -> list[str]:
-        names = [str(len(self.submitted) + index) for index in range(len(packs))]
-        self.jobs |= dict(zip(names, packs, strict=True))
-        self.submitted += [[task.run_id for task in pack] for pack in packs]
-        return names
-
-    def alive(self) -> set[str] | None:
-        if self.silent:
-            self.silent -= 1
-            return None
-        name = next(iter(self.jobs), None)
-        if name is not None:
-            runs = self.jobs.pop(name)
-            if self.lose:
-                self.lose -= 1
-            else:
-                for task in runs:
-                    run_one(task.directory)
-        return set(self.jobs)
-
-
 def test_lost_jobs_are_submitted_again_and_not_more_than_there_is_room_for(
-    sweep_file: Callable[..., Path], tmp_path: Path
+    scheduler: Any, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    file, out = sweep_file(4), tmp_path / "runs"
-    _, runs = lay_out(file, out)
-    tasks = [Task.of(out / run.run_id, run) for run in runs]
-    scheduler, heard = Scheduler(lose=2), list[RunEvent]()
-    assert train_by_jobs(scheduler, tasks, heard.append, advice="")
-    assert [event.status for event in heard].count("lost") == 2
-    assert sorted(event.run_id for event in heard if event.status == "done") == [f"run{index}" for index in range(4)]
-    assert len(scheduler.submitted) == 6
-    assert run_sweep(file, out, workers=1).complete  # and another engine finds it done
+    scheduler.lose, heard = 2, list[str]()
+    status = run_sweep(sweep_file(4), tmp_path / "runs", progress=lambda at: heard.append(at.event.status))  # type: ignore[union-attr]
+    assert status.complete and len(scheduler.submitted) == 6
+    assert heard.count("lost") == 2 and heard.count("done") == 4
 
 
-def test_a_run_that_is_lost_again_and_again_is_failed(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_a_run_that_is_lost_again_and_again_is_failed(
+    scheduler: Any, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
+    scheduler.lose = MOST_DEATHS
     file, out = sweep_file(1), tmp_path / "runs"
-    _, runs = lay_out(file, out)
-    scheduler, heard = Scheduler(lose=99), list[RunEvent]()
-    assert train_by_jobs(scheduler, [Task.of(out / "run0", runs[0])], heard.append, advice="look there.")
-    assert [event.status for event in heard] == ["lost"] * (MOST_DEATHS - 1) + ["failed"]
-    result = read_result(out / "run0")
-    assert result is not None and result.status == "failed" and "look there." in str(result.reason)
+    assert run_sweep(file, out).count() == {"failed": 1} and len(scheduler.submitted) == MOST_DEATHS
+    assert "look there." in str(read_result(out / "run0").reason)  # type: ignore[union-attr]
+    assert run_sweep(file, out).complete
 
 
-def test_jobs_of_an_earlier_launcher_are_not_submitted_again(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+def test_jobs_of_an_earlier_launcher_are_not_submitted_again(
+    scheduler: Any, sweep_file: Callable[..., Path], tmp_path: Path
+) -> None:
     file, out = sweep_file(3), tmp_path / "runs"
     _, runs = lay_out(file, out)
     tasks = [Task.of(out / run.run_id, run) for run in runs]
-    scheduler = Scheduler()
     scheduler.jobs["earlier"] = tasks[:2]
     assert train_by_jobs(scheduler, tasks, lambda _: None, known={"earlier": tasks[:2]}, advice="")
     assert scheduler.submitted == [[tasks[2].run_id]]
@@ -145,7 +107,9 @@ def test_the_script_gives_every_run_to_one_element(tmp_path: Path) -> None:
     # A python that writes down what it is told to train stands for the real one.
     fake = tmp_path / "bin" / "python"
     fake.parent.mkdir()
-    fake.write_text(f'#!/bin/bash\nfor each in "$@"; do [[ $each == /* ]] && echo "$each" >> "{tmp_path}/told"; done\n')
+    fake.write_text(
+        f'#!/bin/bash\nfor each in "$@"; do [[ $each == /* ]] && echo "$each" >> "{tmp_path}/told"; done; exit 0\n'
+    )
     fake.chmod(0o755)
     for element in (0, 6, 7, MOST_ELEMENTS - 1):
         environment = os.environ | {"PATH": f"{fake.parent}:{os.environ['PATH']}", "SLURM_ARRAY_TASK_ID": str(element)}
@@ -155,6 +119,7 @@ def test_the_script_gives_every_run_to_one_element(tmp_path: Path) -> None:
     assert told == [str(runs[index]) for index in wanted]
 
 
+@pytest.mark.slow
 def test_run_one_takes_several_folders_and_waits(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
     out = tmp_path / "runs"
     lay_out(sweep_file(2), out)

@@ -5,8 +5,10 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,11 +26,11 @@ TIMING = ["wall_seconds", "tokens_per_second"]
 
 
 def test_a_diverged_run_is_recorded_tried_as_often_as_told_and_kept_out_of_fits(
-    corpus: Path, tmp_path: Path, run_spec: Callable[..., RunSpec]
+    scheduler: Any, corpus: Path, tmp_path: Path, run_spec: Callable[..., RunSpec]
 ) -> None:
     runs = (run_spec("good"), run_spec("wild", training={"learning_rate": 1e9}))
     file, out = _save(tmp_path, corpus, runs), tmp_path / "runs"
-    status = run_sweep(file, out, workers=1, retry_diverged=1)
+    status = run_sweep(file, out, retry_diverged=1)
     assert status.count() == {"done": 1, "diverged": 1} and status.complete
     wild = status.runs[1]
     assert wild.reason and "step" in wild.reason and wild.attempts == 1
@@ -36,7 +38,7 @@ def test_a_diverged_run_is_recorded_tried_as_often_as_told_and_kept_out_of_fits(
     usable, left_out = usable_runs(sweep_table(out))
     assert list(usable["run_id"]) == ["good"] and left_out == "left out: 1 diverged"
     written = (out / "wild" / "result.json").stat().st_mtime_ns
-    assert run_sweep(file, out, workers=1, retry_diverged=1).complete
+    assert run_sweep(file, out, retry_diverged=1).complete
     assert (out / "wild" / "result.json").stat().st_mtime_ns == written
 
 
@@ -73,6 +75,7 @@ def test_micro_batches_are_divisors_in_whole_sequences(run_spec: Callable[..., R
     assert sizes == [6, 3, 1]
 
 
+@pytest.mark.slow
 def test_a_worker_that_the_system_kills_for_memory_comes_back_smaller(
     sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -93,6 +96,7 @@ def test_a_worker_that_the_system_kills_for_memory_comes_back_smaller(
     assert fitted_to_memory(out / "run0", config).training.micro_batch_tokens == 64
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.getuid() != 0, reason="mounts a file system of 400 kB, which root may")
 def test_a_full_disk_fails_runs_in_a_sentence_and_the_same_command_mends_it(
     sweep_file: Callable[..., Path], tmp_path: Path
@@ -114,21 +118,20 @@ def test_a_full_disk_fails_runs_in_a_sentence_and_the_same_command_mends_it(
         subprocess.run(["umount", str(out)], check=True)
 
 
+@pytest.mark.slow
 def test_two_launchers_share_a_sweep_and_no_run_is_trained_twice(
     sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
     file, out = sweep_file(8), tmp_path / "runs"
-    code = (
-        "import json; from trainer_small.sweep_run import run_sweep\n"
-        "ended = []\n"
-        "hear = lambda at: ended.append(at.event.run_id) if at.event.status == 'done' else None\n"
-        f"status = run_sweep({str(file)!r}, {str(out)!r}, workers=1, progress=hear)\n"
-        "print(json.dumps([ended, status.complete]))"
-    )
-    launchers = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) for _ in range(2)]
-    heard = [json.loads(launcher.communicate(timeout=120)[0]) for launcher in launchers]
-    assert all(complete for _, complete in heard)
-    assert sorted(run for ended, _ in heard for run in ended) == [f"run{index}" for index in range(8)]
+    call = f"run_sweep({str(file)!r}, {str(out)!r}, workers=1)"
+    code = f"from trainer_small.sweep_run import run_sweep; assert {call}.complete"
+    launchers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    written: set[tuple[str, int]] = set()
+    while any(launcher.poll() is None for launcher in launchers):
+        written |= {(path.parent.name, path.stat().st_ino) for path in out.glob("*/result.json")}
+        time.sleep(0.01)
+    assert [launcher.returncode for launcher in launchers] == [0, 0]
+    assert len(written) == 8  # a second training would have written a second file
     for directory in out.glob("run*"):
         steps = [json.loads(line)["step"] for line in (directory / "metrics.jsonl").read_text().splitlines()]
         assert steps == sorted(steps)
@@ -145,13 +148,13 @@ def _trunk_runs(run_spec: Callable[..., RunSpec], **trunk: object) -> tuple[RunS
 
 
 def test_branches_wait_for_their_trunk_and_cost_their_own_steps(
-    corpus: Path, tmp_path: Path, run_spec: Callable[..., RunSpec]
+    scheduler: Any, corpus: Path, tmp_path: Path, run_spec: Callable[..., RunSpec]
 ) -> None:
     file, out = _save(tmp_path, corpus, _trunk_runs(run_spec)), tmp_path / "runs"
     cost = Sweep.load(file).cost()
     assert cost.tokens == 128 * 120 and cost.tokens_spent == 128 * (60 + 4 + 8)
     heard: list[SweepProgress] = []
-    assert run_sweep(file, out, workers=1, progress=heard.append).complete
+    assert run_sweep(file, out, progress=heard.append).complete
     assert heard[-1].cost_done == pytest.approx(heard[-1].cost)
     frame = sweep_table(out).set_index("run_id")
     assert list(frame.loc[["short", "middle", "long"], "tokens_spent"]) == [128 * 4, 128 * 8, 128 * 60]
@@ -159,19 +162,19 @@ def test_branches_wait_for_their_trunk_and_cost_their_own_steps(
 
 
 def test_a_trunk_that_diverges_or_fails_does_not_hang_the_sweep(
-    corpus: Path, tmp_path: Path, run_spec: Callable[..., RunSpec]
+    scheduler: Any, corpus: Path, tmp_path: Path, run_spec: Callable[..., RunSpec]
 ) -> None:
     file = _save(tmp_path, corpus, _trunk_runs(run_spec, learning_rate=1e9))
-    status = run_sweep(file, tmp_path / "wild", workers=1)
+    status = run_sweep(file, tmp_path / "wild")
     assert status.count() == {"diverged": 1, "failed": 2}
     assert all("trunk 'long'" in str(run.reason) for run in status.runs if run.status == "failed")
     file, out = _save(tmp_path, corpus, _trunk_runs(run_spec)), tmp_path / "blocked"
     blocked = out / "long" / "metrics.jsonl"
     blocked.mkdir(parents=True)
-    status = run_sweep(file, out, workers=1)
+    status = run_sweep(file, out)
     assert status.count() == {"failed": 3}
     blocked.rmdir()
-    assert run_sweep(file, out, workers=1).complete
+    assert run_sweep(file, out).complete
 
 
 def test_attempts_are_read_back(run_folder: Callable[..., Path]) -> None:

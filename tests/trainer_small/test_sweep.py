@@ -19,7 +19,7 @@ from trainer_small.lock import locked
 from trainer_small.result import read_result
 from trainer_small.run import run_one
 from trainer_small.sweep import Sweep
-from trainer_small.sweep_run import SweepProgress, run_sweep
+from trainer_small.sweep_run import SweepProgress, lay_out, run_sweep
 from trainer_small.sweep_status import sweep_status, sweep_table
 
 MakeSweep = Callable[..., Path]
@@ -74,8 +74,9 @@ def test_killed_workers_are_replaced(sweep_file: MakeSweep, tmp_path: Path) -> N
     status = run_sweep(file, out, workers=1, progress=hear)
     killer.join()
     assert lost and status.count() == {"done": 2}
-    quiet = run_sweep(file, tmp_path / "quiet", workers=2)
-    assert [run.loss for run in status.runs] == [run.loss for run in quiet.runs]
+    lay_out(file, tmp_path / "quiet")
+    quiet = [run_one(tmp_path / "quiet" / run.run_id).losses for run in status.runs]
+    assert [run.loss for run in status.runs] == [losses.loss for losses in quiet if losses]
 
 
 def _children() -> list[int]:
@@ -108,7 +109,9 @@ def test_ctrl_c_stops_in_good_order_and_the_same_command_carries_on(sweep_file: 
     assert run_sweep(file, out).complete
 
 
-def test_failures_stay_in_the_run_s_folder_and_are_tried_again(sweep_file: MakeSweep, tmp_path: Path) -> None:
+def test_failures_stay_in_the_run_s_folder_and_are_tried_again(
+    scheduler: object, sweep_file: MakeSweep, tmp_path: Path
+) -> None:
     file, out = sweep_file(2), tmp_path / "runs"
     blocked = out / "run0" / "metrics.jsonl"
     blocked.mkdir(parents=True)
@@ -143,9 +146,9 @@ def test_a_run_that_another_launcher_has_is_waited_for(sweep_file: MakeSweep, tm
 
 
 def test_a_changed_sweep_is_refused(sweep_file: MakeSweep, tmp_path: Path) -> None:
-    run_sweep(sweep_file(1), tmp_path / "runs")
+    lay_out(sweep_file(1), tmp_path / "runs")
     with pytest.raises(UserError, match="run 'run0'"):
-        run_sweep(sweep_file(1, training={"beta1": 0.5}), tmp_path / "runs")
+        lay_out(sweep_file(1, training={"beta1": 0.5}), tmp_path / "runs")
 
 
 @pytest.mark.parametrize("fault", ["no runs", "twice", "no tokenizer", "unknown key"])

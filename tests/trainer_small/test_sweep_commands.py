@@ -108,6 +108,7 @@ def test_named_designs_their_cost_and_the_next_runs(corpus: Path, tmp_path: Path
     assert chosen["train_flops_spent"] <= 1e14
 
 
+@pytest.mark.slow
 def test_a_script_for_sbatch_and_several_folders(sweep_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "runs"
     text = _call("run", sweep_file, "--out", out, "--engine", "sbatch", "--slurm", "partition=gpu")

@@ -61,7 +61,8 @@ class LocalEngine:
             if idle is None and not self._free:
                 return
             task = waiting.popleft()
-            if is_final(task.directory):
+            if is_final(task.directory):  # by another launcher
+                self._listener(RunEvent(task.run_id, "done"))
                 continue
             if event := task.give_up():
                 self._listener(event)
