@@ -72,7 +72,7 @@ class TokenReader:
     @property
     def longest_document(self) -> int:
         """Tokens of the longest document of the training text, its end-of-text in."""
-        return int(np.diff(self._files.ends, prepend=0).max())
+        return max(int(np.diff(source.files.document_ends(), prepend=0).max()) for source in self.sources)
 
     def epochs(self, tokens: int) -> float:
         """Passes that ``tokens`` targets make over the source that is repeated most."""

@@ -123,12 +123,19 @@ def run_one(
 
     with progress() as bar:
         task = bar.add_task(directory.name, total=None)
+        last_line = time.monotonic()
 
         def show(at: Any) -> None:
+            nonlocal last_line
             text = f"{directory.name} loss {at.loss:.3f} {count(at.tokens_per_second)} tokens/s"
             bar.update(task, description=text, completed=at.step, total=at.steps)
+            if not is_terminal() and time.monotonic() - last_line > _LINE_SECONDS:
+                last_line = time.monotonic()
+                note(f"{text}, step {at.step} of {at.steps}, about {_duration(at.seconds_left)} left")
 
         result = run_in_process(directory, threads=threads, on_progress=show)
+    for warning in result.warnings:
+        note(f"warning: {warning}")
     if as_json:
         print_json(result.model_dump(mode="json"))
     else:
@@ -140,6 +147,7 @@ def run_one(
             rows.append(("bits per byte", quantity(result.losses.bits_per_byte)))
         if result.speed:
             rows.append(("tokens/s", quantity(result.speed.tokens_per_second)))
+            rows.append(("of a large product's FLOP/s", f"{result.speed.mfu:.0%}"))
         print_table(["", result.run_id], rows)
     if result.status == "interrupted":
         note("stopped; the same command carries on")
