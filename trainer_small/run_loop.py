@@ -44,6 +44,8 @@ class RunProgress:
     steps: int
     loss: float
     tokens_per_second: float
+    seconds_left: float
+    """Of training, at the mean speed so far."""
 
 
 class RunLoop:
@@ -236,13 +238,15 @@ class RunLoop:
                 writer.write(int(line["step"]), {key: value for key, value in line.items() if key != "step"})
 
     def _progress(self) -> RunProgress:
-        training = self.training
+        training, recipe = self.training, self.config.training
+        speed = self._tokens_per_second()
         return RunProgress(
             self.config.run_id,
             training.step,
-            self.config.training.steps,
+            recipe.steps,
             training.losses[-1] if training.losses else float("nan"),
-            self._tokens_per_second(),
+            speed,
+            (recipe.tokens_trained - recipe.tokens_at(training.step)) / max(speed, 1e-9),
         )
 
     def _result(
