@@ -34,6 +34,7 @@ class Positions:
         self.queries_per_key = architecture.num_attention_heads // self.kv_heads
         mask = torch.full((length, length), -torch.inf, device=device, dtype=dtype).triu_(1)
         self.mask = mask.repeat(self.queries_per_key, 1)
+        self.explicit = device.type == "cpu" and length <= _EXPLICIT_BELOW
         self.documents: Tensor | None = None
         self.block_mask: Any = None
 
@@ -51,7 +52,7 @@ class Positions:
         own.cos, own.sin = self.cos[place], self.sin[place]
         if starts.is_cuda:
             own.block_mask = _document_blocks(own.documents)
-        elif length <= _EXPLICIT_BELOW:
+        elif self.explicit:
             apart = own.documents.unsqueeze(2) != own.documents.unsqueeze(1)
             mask = self.mask[:length].masked_fill(apart, -torch.inf)
             own.mask = mask.repeat(1, self.queries_per_key, 1).repeat_interleave(self.kv_heads, 0)
@@ -145,7 +146,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, positions: Positions, *, rotary: boo
     Returns:
         ``[batch, length, heads, value size]``.
     """
-    if not q.is_cuda and q.shape[1] <= _EXPLICIT_BELOW:
+    if positions.explicit:
         cos, sin = (_over_heads(positions.cos), _over_heads(positions.sin)) if rotary else (None, None)
         return _Attend.apply(q, k, v, cos, sin, positions.mask)
     if rotary:

@@ -19,6 +19,8 @@ def compile_model(model: Model, *, by_layer: bool) -> None:
     Args:
         by_layer: compile each layer alone, as sharded parameters need: they are gathered between the layers.
     """
+    # A process that trains one run after another would reach the compiler's limit of versions of one function.
+    torch.compiler.reset()
     if model.head.device.type == "cpu":
         torch.use_deterministic_algorithms(True)
         # Every buffer here is written before it is read.
@@ -36,6 +38,9 @@ def compile_model(model: Model, *, by_layer: bool) -> None:
 
 def eager(model: Model) -> AbstractContextManager[object]:
     """Inside, the model runs as it is written: for shapes that are met too seldom to compile for."""
-    if any(module._compiled_call_impl is not None for module in (model, *model.blocks)):
-        return torch.compiler.set_stance("force_eager")
-    return nullcontext()
+    return torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext()
+
+
+def is_compiled(model: Model) -> bool:
+    """Whether ``compile_model`` was called on it."""
+    return any(module._compiled_call_impl is not None for module in (model, *model.blocks))
