@@ -85,7 +85,7 @@ class GroupedQueryAttention(nn.Module):
         if self.norms != "none":
             q, k = self._norm(self.q_norm, q), self._norm(self.k_norm, k)
         out = attend(q, k, v, positions, rotary=True)
-        return linear(out.reshape(x.shape[0], heads * size), self.o_proj)
+        return linear(out.reshape(*x.shape[:-1], heads * size), self.o_proj)
 
     def _norm(self, norm: RMSNorm, x: Tensor) -> Tensor:
         return norm(x) if self.norms == "per_head" else norm(x.flatten(2)).view(x.shape)
@@ -127,13 +127,20 @@ class LatentAttention(nn.Module):
         q = torch.cat((q[..., : self.nope], q_rope), -1)
         k = torch.cat((k_nope, k_rope.expand(-1, -1, self.heads, -1)), -1)
         out = attend(q, k, v, positions, rotary=False)
-        return linear(out.reshape(x.shape[0], self.heads * self.value), self.o_proj)
+        return linear(out.reshape(*x.shape[:-1], self.heads * self.value), self.o_proj)
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     """The layer at the activations' type: parameters are float32, products may be bfloat16."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(x, layer.weight.to(x.dtype), bias)
+    return affine(x, layer.weight.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x [n, in] @ weight [out, in].T + bias``; for a stack of models all three have one more axis before."""
+    if weight.dim() == 2:
+        return F.linear(x, weight, bias)
+    out = torch.bmm(x, weight.mT)
+    return out if bias is None else out + bias.unsqueeze(1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, positions: Positions, *, rotary: bool) -> Tensor:

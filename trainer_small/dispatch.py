@@ -28,15 +28,26 @@ def apply_experts(
         indices, weights: ``[n, k]`` experts and gates.
         gate_up: ``[experts, 2 * size, hidden]``; down: ``[experts, hidden, size]``; of x's type.
 
+    A stack of models has one more axis before all of them; the experts of all models are then one set of groups.
+
     Returns:
         ``[n, hidden]``.
     """
+    if x.dim() == 3:
+        return _stacked(x, indices, weights, gate_up, down, dispatch)
     weights = weights.to(x.dtype)
     if dispatch == "loop":
         return _loop(x, indices, weights, gate_up, down)
     if dispatch == "sorted":
         return _sorted(x, indices, weights, gate_up, down)
     return _grouped(x, indices, weights, gate_up, down)
+
+
+def _stacked(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, dispatch: Dispatch) -> Tensor:
+    models, experts = gate_up.shape[:2]
+    own = indices + torch.arange(0, models * experts, experts, device=x.device).view(-1, 1, 1)
+    flat = (part.flatten(0, 1) for part in (x, own, weights, gate_up, down))
+    return apply_experts(*flat, dispatch).view(x.shape)
 
 
 def _loop(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:

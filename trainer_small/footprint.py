@@ -98,7 +98,7 @@ def _step(content: str, cuda: bool) -> tuple[int, int, int]:
         micro = training.micro_batch_tokens or training.batch_tokens
         # A second part of a batch meets the first one's gradients; more parts change nothing.
         if cuda:  # fake tensors are a CPU's: take the fused attention that a GPU would
-    XX
+            model._positions_of(torch.zeros((1, training.sequence_length), dtype=torch.int64)).explicit = False
         for _ in range(min(2, training.batch_tokens // micro)):
             shape = micro // training.sequence_length, training.sequence_length + 1
             _, objective = training_loss(model, torch.zeros(shape, dtype=torch.int64), training.multi_token_weight)

@@ -21,11 +21,12 @@ def linear_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, *, compi
     """Mean cross-entropy in nats.
 
     Args:
-        hidden: ``[n, hidden_size]``; head: ``[vocab_size, hidden_size]``; targets: ``[n]`` token ids.
+        hidden: ``[n, hidden_size]``; head: ``[vocab_size, hidden_size]``; targets: ``[n]`` token ids. A stack of
+            models has one more axis before all three.
         compiled: have what happens to a chunk's logits compiled.
 
     Returns:
-        A scalar in at least float32; softmax and sums are in that type for bfloat16 activations too.
+        A scalar (a stack: one a model) in at least float32; softmax and sums are in that type for bfloat16 too.
     """
     return _LinearCrossEntropy.apply(hidden, head, targets, compiled)
 
@@ -52,9 +53,9 @@ def _chunks(rows: int, vocab_size: int, device: torch.device, *, compiled: bool)
 
 
 def _losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses ``[rows]`` and probabilities ``[rows, vocab_size]``."""
+    """Losses ``[..., rows]`` and probabilities ``[..., rows, vocab_size]``."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    picked = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    picked = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     largest = logits.amax(-1)
     probabilities = torch.softmax(logits, -1)
     # log Z = largest logit - log of its probability: one exponential a logit instead of two.
@@ -64,19 +65,19 @@ def _losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 def _eager_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Sum of the losses, and its gradient at the logits in their type."""
     losses, gradient = _losses(logits, targets)
-    index = targets.unsqueeze(1)
-    gradient.scatter_(1, index, gradient.gather(1, index) - 1)
-    return losses.sum(), gradient.to(logits.dtype)
+    index = targets.unsqueeze(-1)
+    gradient.scatter_(-1, index, gradient.gather(-1, index) - 1)
+    return losses.sum(-1), gradient.to(logits.dtype)
 
 
 def _fusible_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """``_eager_chunk`` in a form that a compiler makes two passes of."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     normalizer = wide.logsumexp(-1, keepdim=True)
-    picked = wide.gather(1, targets.unsqueeze(1))
-    hit = torch.arange(logits.shape[1], device=logits.device) == targets.unsqueeze(1)
+    picked = wide.gather(-1, targets.unsqueeze(-1))
+    hit = torch.arange(logits.shape[-1], device=logits.device) == targets.unsqueeze(-1)
     gradient = (wide - normalizer).exp() - hit.to(wide.dtype)
-    return (normalizer - picked).sum(), gradient.to(logits.dtype)
+    return (normalizer - picked).sum((-2, -1)), gradient.to(logits.dtype)
 
 
 @cache
@@ -91,23 +92,25 @@ class _LinearCrossEntropy(torch.autograd.Function):
         weight = head.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden)
         grad_head = torch.zeros_like(head)
-        total = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
-        for rows in _chunks(len(hidden), len(head), hidden.device, compiled=compiled):
-            loss, grad = chunk(hidden[rows] @ weight.T, targets[rows])
+        total = hidden.new_zeros(hidden.shape[:-2], dtype=torch.promote_types(hidden.dtype, torch.float32))
+        accumulate = grad_head.addmm_ if head.dim() == 2 else grad_head.baddbmm_
+        for rows in _chunks(hidden.shape[-2], head.shape[-2], hidden.device, compiled=compiled):
+            part = hidden[..., rows, :]
+            loss, grad = chunk(part @ weight.mT, targets[..., rows])
             total += loss
-            torch.mm(grad, weight, out=grad_hidden[rows])
+            torch.matmul(grad, weight, out=grad_hidden[..., rows, :])
             if grad_head.dtype == grad.dtype:
-                grad_head.addmm_(grad.T, hidden[rows])
+                accumulate(grad.mT, part)
             else:
-                grad_head += grad.T @ hidden[rows]
+                grad_head += grad.mT @ part
         ctx.save_for_backward(grad_hidden, grad_head)
-        ctx.count = len(hidden)
-        return total / len(hidden)
+        ctx.count = hidden.shape[-2]
+        return total / ctx.count
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
         # In place: a second backward is refused by the saved tensors' version.
         grad_hidden, grad_head = ctx.saved_tensors
-        scale = grad / ctx.count
+        scale = (grad / ctx.count)[..., None, None]
         return grad_hidden.mul_(scale), grad_head.mul_(scale), None, None

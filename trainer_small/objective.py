@@ -10,6 +10,8 @@ from trainer_small.model import Model
 def training_loss(model: Model, windows: Tensor, multi_token_weight: float = 0.0) -> tuple[Tensor, Tensor]:
     """The loss of ``windows [batch, length + 1]`` and the objective, both scalars.
 
+    A stack of models (``stacked``) takes ``[models, batch, length + 1]`` and gives ``[models]`` of both.
+
     Args:
         multi_token_weight: weight of the mean loss of the multi-token-prediction modules.
 
@@ -17,9 +19,9 @@ def training_loss(model: Model, windows: Tensor, multi_token_weight: float = 0.0
         The mean cross-entropy of the next tokens, nats: what is recorded. And what the backward pass starts from: the
         same with the routers' losses and those of further tokens added.
     """
-    hidden, router_loss = model(windows[:, :-1])
+    hidden, router_loss = model(windows[..., :-1])
     compiled = is_compiled(model)
-    loss = linear_cross_entropy(hidden, model.head, windows[:, 1:].reshape(-1), compiled=compiled)
+    loss = linear_cross_entropy(hidden, model.head, windows[..., 1:].flatten(-2), compiled=compiled)
     objective = loss if router_loss is None else loss + router_loss
     modules = len(model.multi_token)
     batch, length = len(windows), windows.shape[1] - 1
