@@ -9,15 +9,14 @@ from trainer_small.token_reader import TokenReader
 def cautions(config: RunConfig, reader: TokenReader) -> tuple[str, ...]:
     """One sentence for each."""
     found = []
-    tokens = config.training.tokens_trained
-    epochs = reader.epochs(tokens)
-    if epochs > 1:
-        unique = reader.windows * reader.sequence_length
-        worth = fresh_tokens(tokens, unique)
-        found.append(
-            f"{tokens} tokens are {epochs:.2f} epochs of the corpus's {unique}; by arXiv 2305.16264 they are worth "
-            f"{worth:.4g} fresh ones ({worth / tokens:.1%}), so a law of the loss in tokens should not take them as new"
-        )
+    for use in reader.use(config.training.tokens_trained):
+        if use.epochs > 1:
+            worth = fresh_tokens(use.tokens, use.unique_tokens)
+            found.append(
+                f"{use.tokens} tokens of '{use.name}' are {use.epochs:.2f} epochs of its {use.unique_tokens}; by arXiv "
+                f"2305.16264 they are worth {worth:.4g} fresh ones ({worth / use.tokens:.1%}): a law of the loss in "
+                "tokens should not take them as new"
+            )
     longest = reader.longest_document
     if config.training.sequence_length > longest:
         found.append(

@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch.utils import deterministic
 
+from fits.errors import UserError
 from trainer_small.dispatch import apply_experts
 from trainer_small.model import Model
 from trainer_small.moe import MixtureOfExperts
@@ -18,7 +19,12 @@ def compile_model(model: Model, *, by_layer: bool) -> None:
 
     Args:
         by_layer: compile each layer alone, as sharded parameters need: they are gathered between the layers.
+
+    Raises:
+        UserError: experts on CUDA in float32, for which the compiled grouped product does not exist.
     """
+    if model.head.is_cuda and model.architecture.is_moe and model.compute_dtype == torch.float32:
+        raise UserError("compile on CUDA needs dtype bfloat16 where there are experts; set dtype, or compile to false.")
     # A process that trains one run after another would reach the compiler's limit of versions of one function.
     torch.compiler.reset()
     if model.head.device.type == "cpu":

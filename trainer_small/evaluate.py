@@ -23,26 +23,33 @@ class Evaluation:
     """By what documents belong to: languages, say."""
 
 
-@torch.no_grad()
 def evaluate(
     model: Model, text: ValidationTokens, sequence_length: int, batch_tokens: int, device: torch.device
 ) -> tuple[Evaluation, Router | None]:
     """Score the text in windows of ``sequence_length``, every token once; and how the routers spread it."""
-    model.eval()
-    for router in model.routers():
+    routers = list(model.routers())[: model.architecture.num_moe_layers]  # those of further tokens see no validation
+    for router in routers:
         router.load.zero_()
-    with eager(model):
-        losses = np.concatenate(
-            [
-                token_losses(model(inputs)[0], model.head, targets).double().cpu().numpy()
-                for inputs, targets in _windows(text, sequence_length, batch_tokens, device)
-            ]
-        )
-    load = router_load([router.load for router in model.routers()])
-    for router in model.routers():
+    losses = score(model, text, sequence_length, batch_tokens, device)
+    load = router_load([router.load for router in routers])
+    for router in routers:
         router.load.zero_()
-    model.train()
     return _summary(losses, text), load
+
+
+@torch.no_grad()
+def score(
+    model: Model, text: ValidationTokens, sequence_length: int, batch_tokens: int, device: torch.device
+) -> np.ndarray:
+    """Nats of every token of the text, float64."""
+    model.eval()
+    with eager(model):
+        losses = [
+            token_losses(model(inputs)[0], model.head, targets).double().cpu().numpy()
+            for inputs, targets in _windows(text, sequence_length, batch_tokens, device)
+        ]
+    model.train()
+    return np.concatenate(losses)
 
 
 def _summary(losses: np.ndarray, text: ValidationTokens) -> Evaluation:

@@ -47,7 +47,7 @@ def join_ranks() -> Ranks:
         return Ranks()
     local_rank = int(os.environ["LOCAL_RANK"])
     if not dist.is_initialized():
-        if torch.cuda.is_available():
+        if local_rank < torch.cuda.device_count():
             torch.cuda.set_device(local_rank)
         dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
     return Ranks(dist.get_rank(), size, local_rank)

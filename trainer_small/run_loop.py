@@ -71,6 +71,8 @@ class RunLoop:
                 f"{sources[0].tokens} uses a vocabulary of {self.reader.vocab_size}, above vocab_size "
                 f"{config.architecture.vocab_size} of run {config.run_id}; make them agree."
             )
+        if not training.cross_document_attention:
+            self._require_long_documents()
         self.validation = ValidationTokens(sources, config.evaluation.validation_bytes)
         self.identity = f"{config.digest()} {self.reader.identity}"
         self.trunk_identity = f"{before_decay_digest(config)} {self.reader.identity}"
@@ -80,6 +82,14 @@ class RunLoop:
         self.points = {training.steps >> shift for shift in range(1, config.evaluation.earlier_points + 1)} - {0}
         self.kept = {training.step_at(tokens) for tokens in config.saved_at}
         self.every = max(1, training.steps // _METRIC_LINES)
+
+    def _require_long_documents(self) -> None:
+        longest, length = self.reader.longest_document, self.config.training.sequence_length
+        if length > longest:
+            raise UserError(
+                f"run {self.config.run_id}: sequence_length is {length} but the longest document has {longest} tokens "
+                "and cross_document_attention is false, so no token would see that far; shorten the sequences."
+            )
 
     def train(self) -> Result:
         course = self.course()
@@ -277,5 +287,10 @@ def choose_device(config: RunConfig, local_rank: int = 0) -> torch.device:
     if config.device == "cuda" and not torch.cuda.is_available():
         raise UserError(f"run {config.run_id}: device is 'cuda' but torch sees no GPU here; set device to 'cpu'.")
     if config.device == "cuda" or (config.device == "auto" and torch.cuda.is_available()):
+        if local_rank >= torch.cuda.device_count():
+            raise UserError(
+                f"run {config.run_id}: process {local_rank} of this machine has no GPU, torch sees "
+                f"{torch.cuda.device_count()}; start one process for each."
+            )
         return torch.device("cuda", local_rank)
     return torch.device("cpu")

@@ -72,7 +72,7 @@ class TokenReader:
     @property
     def longest_document(self) -> int:
         """Tokens of the longest document of the training text, its end-of-text in."""
-        return int(np.diff(self._files.ends, prepend=0).max())
+        return max(int(np.diff(source.files.document_ends(), prepend=0).max()) for source in self.sources)
 
     def epochs(self, tokens: int) -> float:
         """Passes that ``tokens`` targets make over the source that is repeated most."""
@@ -115,12 +115,13 @@ class _Source:
         return round(tokens * self.files.split.bytes / self.tokens)
 
     def use(self, share: float, windows: int) -> SourceUse:
+        tokens, unique = windows * self._length, self.windows * self._length
         return SourceUse(
             name=Path(self.folder).name,
             corpus_sha256=self.files.manifest.corpus_sha256,
             share=share,
-            tokens=windows * self._length,
-            unique_tokens=self.windows * self._length,
+            tokens=tokens,
+            unique_tokens=unique,
             epochs=windows / self.windows,
         )
 

@@ -1,6 +1,7 @@
 """One piece of a corpus tokenized into one shard: written whole or not at all, and found again."""
 
 import hashlib
+import io
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Literal
 import numpy as np
 from tokenizers import Tokenizer
 
+from fits.files import write_bytes
 from fits.schema import Schema
 from trainer_small.documents import Document, Split, read_documents
 
@@ -62,7 +64,8 @@ class ShardWriter:
         groups: dict[str, int] = {}
         unigram = np.zeros(self.vocab_size, dtype=np.int64)
         tokens = size = 0
-        with (self.folder / f"{name}.tokens").open("wb") as handle:
+        temporary = self.folder / f".{name}.{os.getpid()}"
+        with temporary.open("wb") as handle:
             for batch in _batches(read_documents(corpus, split, start, end)):
                 encodings = self._tokenizer.encode_batch_fast([one.text for one in batch], add_special_tokens=False)
                 ids = [np.array([*encoding.ids, self.end_of_text], dtype=self.dtype) for encoding in encodings]
@@ -78,9 +81,9 @@ class ShardWriter:
                 self._on_progress(self._done + size)
             handle.flush()
             os.fsync(handle.fileno())
-        table = np.array(rows, dtype=np.int64).reshape(-1, 4)
-        np.save(self.folder / f"{name}.documents.npy", table, allow_pickle=False)
-        np.save(unigram_file(self.folder, name), unigram, allow_pickle=False)
+        os.replace(temporary, self.folder / f"{name}.tokens")
+        save_array(self.folder / f"{name}.documents.npy", np.array(rows, dtype=np.int64).reshape(-1, 4))
+        save_array(unigram_file(self.folder, name), unigram)
         return Shard(
             name=name,
             tokens=tokens,
@@ -89,6 +92,13 @@ class ShardWriter:
             groups=tuple(groups),
             sha256=digest.hexdigest(),
         )
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """As ``.npy``, whole or not at all."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    write_bytes(path, content.getvalue())
 
 
 def unigram_file(folder: Path, name: str) -> Path:

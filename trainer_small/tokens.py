@@ -13,8 +13,7 @@ from fits.errors import UserError
 from fits.files import read_json, write_json
 from fits.schema import Schema
 from trainer_small.documents import Split, corpus_file, line_spans
-from trainer_small.lock import locked
-from trainer_small.token_shards import Shard, ShardWriter, unigram_file
+from trainer_small.token_shards import Shard, ShardWriter, save_array, unigram_file
 
 END_OF_TEXT = "<|endoftext|>"
 _SPLITS: tuple[Split, ...] = ("train", "validation")
@@ -77,18 +76,15 @@ def prepare_tokens(
     partial = out.parent / f".{out.name}.partial"
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        with locked(partial, wait=True):
-            if out.exists():  # another process has made it meanwhile
-                shutil.rmtree(partial, ignore_errors=True)
-                return _same(out, source, corpus, tokenizer_file)
-            _begin(partial, source | {"shard_bytes": _SHARD_BYTES})
-            writer = ShardWriter(tokenizer, end_of_text, partial, on_progress)
-            manifest = _manifest(writer, source, {split: _write_split(writer, corpus, split) for split in _SPLITS})
-            manifest.save(partial / "manifest.json")
-            (partial / "source.json").unlink()
-            (partial / ".lock").unlink()
-            partial.rename(out)
+        _begin(partial, source | {"shard_bytes": _SHARD_BYTES})
+        writer = ShardWriter(tokenizer, end_of_text, partial, on_progress)
+        manifest = _manifest(writer, source, {split: _write_split(writer, corpus, split) for split in _SPLITS})
+        manifest.save(partial / "manifest.json")
+        partial.rename(out)
     except OSError as error:
+        if out.exists():  # another process did the same meanwhile: every file is put in place whole, so no harm is done
+            shutil.rmtree(partial, ignore_errors=True)
+            return _same(out, source, corpus, tokenizer_file)
         raise UserError(
             f"{out} cannot be written: {error.strerror}; mend it and run the same command again, "
             f"what was done is kept in {partial}."
@@ -148,9 +144,8 @@ def _begin(partial: Path, source: dict[str, str | int]) -> None:
     """Forget what is left of another corpus, tokenizer or size of shards."""
     path = partial / "source.json"
     if not path.exists() or read_json(path) != source:
-        for old in partial.glob("*.*"):
-            if old.name != ".lock":
-                old.unlink()
+        for old in partial.iterdir():
+            old.unlink()
         write_json(path, source)
 
 
@@ -176,10 +171,11 @@ def _manifest(writer: ShardWriter, source: dict[str, str], splits: dict[Split, S
     unigram = np.zeros(writer.vocab_size, dtype=np.int64)
     for shard in splits["train"].shards:
         unigram += np.load(unigram_file(writer.folder, shard.name), allow_pickle=False)
-    np.save(writer.folder / "unigram.npy", unigram, allow_pickle=False)
+    save_array(writer.folder / "unigram.npy", unigram)
     for shard in (*splits["train"].shards, *splits["validation"].shards):
         unigram_file(writer.folder, shard.name).unlink()
         (writer.folder / f"{shard.name}.json").unlink()
+    (writer.folder / "source.json").unlink()
     groups = (group for split in _SPLITS for shard in splits[split].shards for group in shard.groups)
     return TokensManifest(
         corpus_sha256=source["corpus_sha256"],

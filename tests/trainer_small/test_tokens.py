@@ -11,7 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from fits.coefficients import published
 from fits.errors import UserError
+from trainer_small import token_shards
+from trainer_small.cautions import fresh_tokens
 from trainer_small.config import DataConfig, RunConfig, TokenSource
 from trainer_small.mixture import Interleaving
 from trainer_small.run import run_one
@@ -135,8 +138,21 @@ def test_tokenizing_carries_on_where_it_was_stopped(
     (kept,) = tmp_path.iterdir()
     done = {path.name: path.stat().st_mtime_ns for path in kept.glob("train-*.json")}
     assert len(done) >= 2
-    (kept / "train-00009.tokens").write_bytes(b"half")  # as a kill leaves it: no record vouches for it
+    (kept / "train-00009.tokens").write_bytes(b"half")  # no record vouches for it
     prepare_tokens(corpus, corpus / "tokenizer.json", out)
+    assert list(tmp_path.iterdir()) == [out]
+    assert (_stored(out) == _stored(tokens)).all()
+
+
+def test_two_processes_at_once_make_one_folder(corpus: Path, tokens: Path, tmp_path: Path, small_shards: None) -> None:
+    out = tmp_path / "tokens"
+
+    def other_first(done: int) -> None:
+        if done > 50_000 and not out.exists():
+            prepare_tokens(corpus, corpus / "tokenizer.json", out)
+
+    manifest = prepare_tokens(corpus, corpus / "tokenizer.json", out, on_progress=other_first)
+    assert manifest == read_manifest(out)
     assert list(tmp_path.iterdir()) == [out]
     assert (_stored(out) == _stored(tokens)).all()
 
@@ -163,14 +179,14 @@ def test_what_another_tokenizer_left_half_made_is_not_used(
 def test_a_full_disk_is_told_and_what_is_done_is_kept(
     corpus: Path, tokens: Path, tmp_path: Path, small_shards: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real, calls = np.save, iter(range(100))
+    real, calls = token_shards.save_array, iter(range(100))
 
-    def full(*arguments, **keys) -> None:
+    def full(*arguments) -> None:
         if next(calls) == 6:
             raise OSError(28, "No space left on device")
-        real(*arguments, **keys)
+        real(*arguments)
 
-    monkeypatch.setattr(np, "save", full)
+    monkeypatch.setattr(token_shards, "save_array", full)
     with pytest.raises(UserError, match="No space left on device; mend it and run the same command again"):
         prepare_tokens(corpus, corpus / "tokenizer.json", tmp_path / "tokens")
     assert len(list(tmp_path.glob(".tokens.partial/train-*.json"))) == 3
@@ -289,6 +305,28 @@ def test_epochs_of_each_source_reach_the_result(run_folder: Callable[..., Path],
     assert result.counts is not None
     assert [use.tokens for use in result.data] == [1280, 2560]
     assert result.counts.epochs == max(use.epochs for use in result.data)
+
+
+def test_repeated_tokens_are_worth_what_the_published_law_says() -> None:
+    law = published("muennighoff")
+    coefficients, few = law.record.coefficients, 1e6
+    for tokens in (2 * few, 5 * few, 40 * few):
+        # The published law gives the same loss for them as for that many new ones.
+        repeated = law.evaluate(N=1e5, D=tokens, U=few).value
+        worth = fresh_tokens(tokens, few)
+        assert repeated - law.evaluate(N=1e5, D=few, U=few).value == pytest.approx(
+            coefficients["B"] * (worth ** -coefficients["beta"] - few ** -coefficients["beta"]), rel=1e-6
+        )
+    assert fresh_tokens(7, 9) == 7
+
+
+def test_sequences_longer_than_any_document_are_refused_where_documents_stand_apart(
+    run_folder: Callable[..., Path],
+) -> None:
+    training = {"sequence_length": 1024, "batch_tokens": 1024, "tokens": 2048}
+    assert run_one(run_folder("together", training=training)).status == "done"
+    with pytest.raises(UserError, match="sequence_length is 1024 but the longest document has"):
+        run_one(run_folder("apart", training=training | {"cross_document_attention": False}))
 
 
 @given(st.lists(st.floats(0.01, 1.0), min_size=1, max_size=5))
