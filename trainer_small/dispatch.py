@@ -68,9 +68,8 @@ def _combine(rows: Tensor, position: Tensor, k: int) -> Tensor:
 
 def _sorted(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     k = indices.shape[1]
-    position, choice, bounds = lay_out(indices, len(gate_up))
-    # Padding repeats the last token with weight 0: it adds nothing to any gradient.
-    token = (choice // k).clamp(max=len(x) - 1)
+    position, choice, token, bounds = lay_out(indices, len(gate_up))
+    # Padding repeats a token with weight 0: it adds nothing to any gradient.
     row_weight = Permute.apply(F.pad(weights.flatten(), (0, 1)), choice, F.pad(position, (0, 1)))
     gathered = Spread.apply(x, token, position, k)
     weighted = swiglu(group_products(gathered, gate_up.mT, bounds)) * row_weight.unsqueeze(-1)

@@ -40,7 +40,8 @@ class _RMSNorm(torch.autograd.Function):
         wide = grad.to(normal.dtype)
         product = wide * normal
         grad_weight = product.sum_to_size(weight.shape)
-        gain = weight.unsqueeze(-1) if weight.dim() == 1 else weight.mT
-        along = (product @ gain).div_(size)  # the part of the gradient that only rescales x
+        # A stack's sum must not depend on how many models it has, as a batched product's would.
+        along = product @ weight if weight.dim() == 1 else torch.linalg.vecdot(product, weight)
+        along = along.div_(size).unsqueeze(-1)  # the part of the gradient that only rescales x
         grad_x = (wide * weight).addcmul_(normal, along, value=-1).mul_(inverse)
         return grad_x.to(grad.dtype), grad_weight, None

@@ -70,9 +70,7 @@ def test_models_of_a_stack_have_the_losses_and_gradients_they_have_alone(run_fol
     for training, stacked, loss in zip(alone, together, losses, strict=True):
         truth = training._gradients(training.batch())
         assert loss.item() == pytest.approx(truth.item(), rel=1e-6)
-        for (name, ours), theirs in zip(
-            stacked.model.named_parameters(), training.model.parameters(), strict=True
-        ):
+        for (name, ours), theirs in zip(stacked.model.named_parameters(), training.model.parameters(), strict=True):
             assert ours.grad is not None and theirs.grad is not None
             torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-4, atol=1e-6, msg=name)
         for ours, theirs in zip(stacked.model.routers(), training.model.routers(), strict=True):
