@@ -11,7 +11,7 @@ from trainer_small.model import Model
 from trainer_small.moe import MixtureOfExperts
 
 
-def compile_model(model: Model, *, by_layer: bool) -> None:
+def compile_model(model: Model, *, by_layer: bool, graphs: bool = False) -> None:
     """Have the model's forward and backward compiled at their first call, for the shapes they meet then.
 
     The compiler's CPU kernels add up gradients by atomic operations unless deterministic algorithms are asked for;
@@ -19,6 +19,8 @@ def compile_model(model: Model, *, by_layer: bool) -> None:
 
     Args:
         by_layer: compile each layer alone, as sharded parameters need: they are gathered between the layers.
+        graphs: replay the kernels as CUDA graphs, for models so small that launching them takes longer. The whole batch
+            must be one part: a graph writes its gradients to one place.
 
     Raises:
         UserError: experts on CUDA in float32, for which the compiled grouped product does not exist.
@@ -39,7 +41,7 @@ def compile_model(model: Model, *, by_layer: bool) -> None:
         blocks = [block for block in model.modules() if isinstance(block, MixtureOfExperts)]
         alone = all(block.experts is apply_experts for block in blocks)
         for module in (model, *model.multi_token.values()):
-            module.compile(dynamic=False, fullgraph=alone)
+            module.compile(dynamic=False, fullgraph=alone, mode="reduce-overhead" if graphs else None)
 
 
 def eager(model: Model) -> AbstractContextManager[object]:
