@@ -1,7 +1,7 @@
 """A run from its folder's state to its end: resume, train, record, evaluate, checkpoint."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,20 +94,31 @@ class RunLoop:
             )
 
     def train(self) -> Result:
+        course = self.course()
+        next(course)
+        while True:
+            try:
+                course.send(None)
+            except StopIteration as end:
+                return end.value
+
+    def course(self) -> Generator[None, torch.Tensor | None, Result]:
+        """The whole run, which waits before each step: for the step's loss where its gradients are made by others
+        (``stacked``), else for None."""
         self._resume()
         try:
-            return self._train()
+            return (yield from self._train())
         finally:
             for writer in self.writers:
                 writer.close()
 
-    def _train(self) -> Result:
+    def _train(self) -> Generator[None, torch.Tensor | None, Result]:
         training = self.training
         steps = self.config.training.steps
         last_checkpoint = last_progress = time.monotonic()
         try:
             while training.step < steps:
-                training.advance()
+                training.advance((yield))
                 if training.step % self.every == 0 or training.step == steps:
                     self._record(training.step)
                 if training.step in self.points and training.step < steps:
