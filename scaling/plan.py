@@ -11,7 +11,25 @@ from typing import Literal, Self
 from pydantic import Field, PositiveFloat, model_validator
 
 from fits.schema import Count, Schema
+from scaling.plan_evidence import (
+    Advice,
+    Binding,
+    Extrapolation,
+    FrontPoint,
+    LayoutEstimate,
+    LossPoint,
+    Neighbour,
+    Prediction,
+    Range,
+    Serving,
+)
 from trainer_small.architecture import Architecture
+
+__all__ = [
+    "Advice", "BatchRamp", "Binding", "Budget", "Cluster", "Data", "Extrapolation", "FrontPoint", "Layout",
+    "LayoutEstimate", "LossPoint", "Neighbour", "Optimizer", "Prediction", "Provenance", "Range", "Schedule", "Serving",
+    "TokenizerChoice", "TrainingPlan",
+]  # fmt: skip
 
 ACCOUNTING = "3 x forward matmuls per token, router and head in, causal attention, embedding look-up out"
 
@@ -20,6 +38,7 @@ CONVENTIONS = {
     "params_active_non_embedding": "params_active less both embedding matrices",
     "train_flops": f"flops_per_token x tokens; {ACCOUNTING}",
     "six_n_d": "6 x params_active x tokens",
+    "inference_flops": "2 x params_active x tokens to be served (arXiv 2401.00448), attention to the context left out",
     "hardware_flops": "GPUs x seconds x peak x utilisation: what the cluster can do, not what the model needs",
     "activation_ratio": "A = (experts_per_token + num_shared_experts) / (num_experts + num_shared_experts)",
     "granularity": "G = 2 x hidden_size / expert_ffn_size (arXiv 2507.17702); arXiv 2402.07871 has 4 x",
@@ -55,6 +74,8 @@ class Budget(Schema):
     """What this plan spends: flops_per_token x tokens."""
     six_n_d: PositiveFloat
     hardware_flops: PositiveFloat | None = None
+    inference_flops: PositiveFloat | None = None
+    """What serving is set aside from the same budget, when tokens to be served were given."""
     flops_per_token: PositiveFloat
     accounting: str = ACCOUNTING
     cluster: Cluster | None = None
@@ -77,6 +98,18 @@ class TokenizerChoice(Schema):
     file: str | None = None
     """A Hugging Face tokenizer.json of that size, when one was made."""
     source: str
+
+
+class Data(Schema):
+    """What is known of the training text."""
+
+    corpus: str | None = None
+    unique_tokens: Count | None = Field(default=None, gt=0)
+    epochs: PositiveFloat | None = None
+    """Training tokens over unique tokens."""
+    effective_tokens: PositiveFloat | None = None
+    """Fresh tokens that the repeated ones are worth (arXiv 2305.16264, eq. 5)."""
+    bytes_per_token: PositiveFloat | None = None
 
 
 class Optimizer(Schema):
@@ -102,6 +135,16 @@ class Schedule(Schema):
     final_learning_rate_fraction: float = Field(default=0.1, ge=0, le=1)
 
 
+class BatchRamp(Schema):
+    """The batch grows in equal steps from ``start_batch_tokens`` to the plan's batch during the first tokens."""
+
+    start_batch_tokens: Count = Field(gt=0)
+    increment_tokens: Count = Field(gt=0)
+    """What each step adds."""
+    ramp_tokens: Count = Field(gt=0)
+    """Tokens seen when the full batch is reached."""
+
+
 class Layout(Schema):
     """Degrees of parallelism of the big run."""
 
@@ -120,84 +163,25 @@ class Layout(Schema):
     (selective); or whole layers (full)."""
 
 
-class LossPoint(Schema):
-    """The predicted loss of a run that ends (decayed) at ``tokens``."""
-
-    tokens: Count
-    value: float
-    low: float
-    high: float
-    modes: tuple[float, ...] = ()
-    """How the law's errors hang together: a drawn curve is value + sum_k z_k modes[k], each z_k standard normal."""
-
-
-class Prediction(Schema):
-    """The promise: the loss at the end, its interval, and the curve to check the run against."""
-
-    quantity: Literal["loss", "bits_per_byte"]
-    unit: str
-    value: PositiveFloat
-    low: PositiveFloat
-    high: PositiveFloat
-    interval: str
-    """What low and high are: a bootstrap interval at a level, or the spread of published laws."""
-    law: str
-    source: str
-    curve: tuple[LossPoint, ...] = ()
-    run_sd: float | None = Field(default=None, ge=0)
-    """Standard deviation of one run about the law's mean at the plan, in ``unit``; None when the law has no runs."""
-
-
-class Extrapolation(Schema):
-    """How far beyond the runs behind the law the plan reaches, in factors of ten; 0 is inside."""
-
-    decades_in_train_flops: float
-    decades: dict[str, float] = {}
-
-
-class Advice(Schema):
-    """The same question put to another law, in its own convention."""
-
-    law: str
-    source: str
-    params_active: float | None = None
-    tokens: float | None = None
-    learning_rate: float | None = None
-    batch_tokens: float | None = None
-    loss: float | None = None
-    decades_out_of_range: float | None = None
-    note: str = ""
-
-
-class Neighbour(Schema):
-    """What it costs to be off: extra compute to reach the plan's loss with one choice changed."""
-
-    change: str
-    regret: float | None
-    """Fraction of extra compute; None when that shape never reaches the loss."""
-    low: float | None = None
-    high: float | None = None
-
-
-class Range(Schema):
-    low: float
-    high: float
-
-
 class Provenance(Schema):
     tool_version: str
+    law: str | None = None
     law_file: str | None = None
     law_sha256: str | None = None
+    """Identity of the fit: the hash of its file, draws included."""
     runs_sha256: str | None = None
+    versions: dict[str, str] = {}
 
     @classmethod
-    def of(cls, law_file: str | Path | None = None, *, runs_sha256: str | None = None) -> Self:
+    def of(cls, law_file: str | Path | None = None, *, runs_sha256: str | None = None, law: str | None = None) -> Self:
         """This version of the tool, the law's file by its hash, and the hash of the runs that were fitted."""
         return cls(
             tool_version=importlib.metadata.version("moe-scaling"),
+            law=law,
             law_file=str(law_file) if law_file else None,
             law_sha256=hashlib.sha256(Path(law_file).read_bytes()).hexdigest() if law_file else None,
             runs_sha256=runs_sha256,
+            versions={name: importlib.metadata.version(name) for name in ("numpy", "scipy", "pydantic")},
         )
 
 
@@ -211,11 +195,15 @@ class TrainingPlan(Schema):
     tokens: Count = Field(gt=0)
     sequence_length: Count = Field(gt=0)
     batch_tokens: Count = Field(gt=0)
+    batch_ramp: BatchRamp | None = None
     optimizer: Optimizer
     schedule: Schedule
     tokenizer: TokenizerChoice
+    data: Data | None = None
     precision: Literal["bf16", "fp8", "fp32"] = "bf16"
     layout: Layout | None = None
+    layout_estimate: LayoutEstimate | None = None
+    serving: Serving | None = None
     budget: Budget
     prediction: Prediction
     extrapolation: Extrapolation
@@ -224,6 +212,8 @@ class TrainingPlan(Schema):
     flat_region: dict[str, Range] = {}
     """Range of each decision among the shapes that cost at most 1 % more compute."""
     neighbours: tuple[Neighbour, ...] = ()
+    binding: tuple[Binding, ...] = ()
+    pareto: tuple[FrontPoint, ...] = ()
     advice: tuple[Advice, ...] = ()
     """The spread of published laws at this budget."""
     warnings: tuple[str, ...] = ()
@@ -251,6 +241,17 @@ class TrainingPlan(Schema):
             raise ValueError(
                 f"batch_tokens {self.batch_tokens} is not a multiple of sequence_length {self.sequence_length}; "
                 "round it to whole sequences"
+            )
+        ramp = self.batch_ramp
+        if ramp and (ramp.start_batch_tokens % self.sequence_length or ramp.increment_tokens % self.sequence_length):
+            raise ValueError(
+                f"batch_ramp steps of {ramp.start_batch_tokens} and {ramp.increment_tokens} tokens are not whole "
+                f"sequences of {self.sequence_length}; round them"
+            )
+        if ramp and (self.batch_tokens - ramp.start_batch_tokens) % ramp.increment_tokens:
+            raise ValueError(
+                f"batch_ramp.increment_tokens {ramp.increment_tokens} does not lead from "
+                f"{ramp.start_batch_tokens} to batch_tokens {self.batch_tokens} in whole steps; choose a divisor"
             )
         if self.schedule.warmup_tokens + self.schedule.decay_tokens > self.tokens:
             raise ValueError(
