@@ -40,13 +40,13 @@ def scaling(
 ) -> None:
     """Plan a large Mixture-of-Experts pretraining run: small runs in, a trustworthy training config out.
 
-    The road: corpus, vocab study, sweep design, sweep run, sweep table, fit, plan, export, report.
+    The road: corpus, vocab study, sweep design, sweep run, sweep table, fit, plan, export, check, track, report.
     `scaling demo` walks it end to end.
     """
     del debug, version
 
 
 # One file a group of commands; each attaches itself, in the order of the road.
-_GROUPS = "demo corpus vocab sweep fit laws budget plan export check report count data doctor"
+_GROUPS = "demo corpus vocab sweep fit laws budget plan export check track report count data doctor"
 for _group in _GROUPS.split():
     importlib.import_module(f"scaling.commands.{_group}").register(app)

@@ -185,10 +185,11 @@ def _prove_here(request: dict[str, Any]) -> dict[str, Any]:
     OptimizerConfig(**request["optimizer"])
     DistributedDataParallelConfig(use_distributed_optimizer=True, overlap_grad_reduce=True, overlap_param_gather=True)
     setting = kind(**common)
+    spec: Any = get_gpt_decoder_block_spec(setting, use_transformer_engine=False)
     with torch.device("meta"):
         model = GPTModel(
             config=setting,
-            transformer_layer_spec=get_gpt_decoder_block_spec(setting, use_transformer_engine=False),
+            transformer_layer_spec=spec,
             vocab_size=request["vocab_size"],
             max_sequence_length=request["sequence_length"],
             position_embedding_type="rope",

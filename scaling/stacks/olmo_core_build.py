@@ -39,7 +39,7 @@ def _prove_here(request: dict[str, Any]) -> dict[str, Any]:
     )
 
     config = TransformerConfig.from_dict(request["model"])
-    training = TransformerTrainModuleConfig.from_dict(request["train_module"])
+    training: Any = TransformerTrainModuleConfig.from_dict(request["train_module"])
     built = sum(parameter.numel() for parameter in config.build(init_device="meta").parameters())
     rate = training.optim.lr
     rates = [float(training.scheduler.get_lr(rate, step + 1, request["last"])) for step in request["steps"]]
