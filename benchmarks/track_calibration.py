@@ -38,7 +38,7 @@ def log_of(table) -> Log:
 
 
 def rate(plan, trials: int, seed: int, until: float, branches: int, memory: float, factor: float):
-    """Share of alarms, share of ends inside the 90 % interval, and the mean deviation that is said to be detectable."""
+    """Share of alarms, and the mean deviation that is said to be detectable."""
     rng = np.random.default_rng(seed)
     fired, detectable = 0, []
     for _ in range(trials):

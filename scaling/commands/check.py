@@ -1,5 +1,6 @@
 """scaling check: will the stacks run what the plan says?"""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -27,9 +28,9 @@ def check(
     if json:
         print_json(report.model_dump(mode="json"))
     else:
-        root = f"{path}/"
-        rows = [(item.status, item.subject.removeprefix(root), item.name, item.detail) for item in report.checks]
-        print_table(["", "file", "check", "detail"], rows)
+        for file, found in groupby(report.checks, key=lambda item: item.subject):
+            rows = [(item.status, item.name, item.detail) for item in found]
+            print_table(["", "check", "detail"], rows, title=file.removeprefix(f"{path}/"))
     if not report.ok:
         typer.echo(f"error: {report.faults[0].detail}", err=True)
         raise typer.Exit(2)

@@ -7,6 +7,7 @@ parameter-free core) holds no parameters. Works with megatron-core 0.16.
 import dataclasses
 import json
 import sys
+from functools import cache
 from typing import Any
 
 from scaling.extras import require, run_module
@@ -44,8 +45,14 @@ def prove(run: Run) -> Proof:
                      "wd_incr_style": "constant"},
         "samples": [step * samples for step in compared_steps(run)],
     }  # fmt: skip
-    answer = json.loads(run_module("scaling.stacks.megatron_core", text=json.dumps(request)))
+    answer = _asked(json.dumps(request))
     return Proof(answer["parameters"], dict(zip(compared_steps(run), answer["rates"], strict=True)))
+
+
+@cache
+def _asked(request: str) -> dict[str, Any]:
+    """The answer of a process that imports megatron-core; Megatron-LM's file and Megatron-Bridge's ask the same."""
+    return json.loads(run_module("scaling.stacks.megatron_core", text=request))
 
 
 def rate_at(run: Run, step: int) -> float:

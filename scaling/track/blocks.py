@@ -109,15 +109,15 @@ def noise_of(residual: np.ndarray) -> tuple[float, float]:
     return variance, float(min(max(memory, 1.0), count / 2))
 
 
-def spikes_of(loss: np.ndarray, decayed: np.ndarray) -> np.ndarray:
-    """Rows far above the median of their neighbours, by the median deviation."""
+def spikes_of(residual: np.ndarray, loss: np.ndarray, decayed: np.ndarray) -> np.ndarray:
+    """Rows whose residual is far above the median of their neighbours', by the median deviation."""
     import pandas as pd
 
     found = np.zeros(len(loss), bool)
     trunk = np.flatnonzero(~decayed)
     if len(trunk) < 12:
         return found
-    rest = pd.Series(loss[trunk])
+    rest = pd.Series(residual[trunk])
     rest = rest - rest.rolling(11, center=True, min_periods=4).median()
     scale = 1.4826 * float(rest.abs().median())
     found[trunk] = (rest > max(_SPIKE[0] * scale, _SPIKE[1] * float(np.median(loss[trunk])))).to_numpy()

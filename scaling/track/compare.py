@@ -100,7 +100,7 @@ def compare(
         return _nothing(plan, curve, log, level, gap, notes)
     tokens, loss, decayed = log.tokens[use], log.loss[use], log.decayed[use]
     _check_unit(plan, loss, curve.value(tokens))
-    spikes = spikes_of(loss, decayed)
+    spikes = spikes_of(loss - curve.value(tokens), loss, decayed)
     if spikes.any():
         notes.append(f"{int(spikes.sum())} spikes left out, the highest {loss[spikes].max():.4g}")
     tokens, loss, decayed = tokens[~spikes], loss[~spikes], decayed[~spikes]

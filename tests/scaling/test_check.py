@@ -26,6 +26,7 @@ from scaling.stacks.megatron_read import read_megatron
 from scaling.stacks.torchtitan_read import read_torchtitan
 from tests.scaling.plans import DEEPSEEK_LIKE, PROXY, training_plan
 
+RAMP = {"start_batch_tokens": 4096, "increment_tokens": 4096, "ramp_tokens": 100_000}
 LAYOUT = {"gpus": 8, "tensor": 2, "expert": 4, "micro_batch_size": 2}
 
 app = typer.Typer(cls=Commands)
@@ -100,6 +101,21 @@ def test_plans_that_do_not_fit_their_layout(model: dict, layout: dict, message: 
         ({"schedule": {"warmup_tokens": 950_000}}, "exceed tokens 1000000"),
         ({"model": {"hiden_size": 1}}, "unknown key 'model.hiden_size'"),
         ({"tokens": 2_000_000}, "is not flops_per_token x tokens"),
+        ({"tokens": "many"}, "tokens"),
+        ({"layout": {"gpus": 8, "tensors": 2}}, "unknown key 'layout.tensors'"),
+        ({"layout": {"gpus": 8, "virtual_pipeline": 2}}, "layout.virtual_pipeline is 2 without a pipeline"),
+        ({"layout": {"gpus": 8, "pipeline": 4, "virtual_pipeline": 2}}, "are more chunks than model.num_layers 5"),
+        ({"layout": {"gpus": 16, "pipeline": 2, "virtual_pipeline": 2, "micro_batch_size": 8}}, "of a step 1 is not"),
+        ({"schedule": {"decay_shape": "square"}}, "schedule.decay_shape"),
+        ({"optimizer": {"learning_rate": -1}}, "optimizer.learning_rate"),
+        (
+            {"batch_ramp": {"start_batch_tokens": 4096, "increment_tokens": 4096, "ramp_tokens": 10**9}},
+            "is longer than",
+        ),
+        (
+            {"batch_ramp": {"start_batch_tokens": 1024, "increment_tokens": 3072, "ramp_tokens": 10}},
+            "does not lead from",
+        ),
         ({"batch_tokens": 1000}, "batch_tokens 1000 is not a multiple of sequence_length 128"),
         ({"tokenizer": {"vocab_size": 5000}}, "tokenizer.vocab_size 5000 is above model.vocab_size 4096"),
     ],
@@ -107,7 +123,7 @@ def test_plans_that_do_not_fit_their_layout(model: dict, layout: dict, message: 
 def test_plans_edited_into_nonsense(change: dict, message: str, tmp_path: Path) -> None:
     plan = training_plan(PROXY).model_dump(mode="json")
     for key, value in change.items():
-        plan[key] = plan[key] | value if isinstance(value, dict) else value
+        plan[key] = (plan[key] or {}) | value if isinstance(value, dict) else value
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
     assert message in faults(check(tmp_path))
 
@@ -239,7 +255,8 @@ def test_the_commands(tmp_path: Path) -> None:
 
 BRIDGE, OLMO = "megatron-bridge/megatron_bridge.yaml", "olmo-core/olmo_core.yaml"
 OLMO_PROXY = {**PROXY, "router_scaling_factor": 1.0}
-OLMO_LAYOUT = {"gpus": 8, "expert": 4, "micro_batch_size": 2}
+OLMO_RAMP = {"start_batch_tokens": 4096, "increment_tokens": 4096, "ramp_tokens": 100_000}
+LAYOUT = {"gpus": 8, "expert": 4, "micro_batch_size": 2}
 PIPELINED = {"gpus": 16, "pipeline": 2, "expert": 4, "micro_batch_size": 2}
 
 # What handoff.md found the stacks to let through, or to see only in a full run: fault -> how each file has it.
