@@ -1,7 +1,7 @@
 """Does one learning rate do for all sizes, and do more experts help at every width? Measured on small runs.
 
     python benchmarks/transfer.py [STAGE ...] [--out FOLDER]     train what is not done, then print the tables
-    ... --one    train one run; leaves with 3 when none is left
+    ... --one    train one run (a trunk with its branches); leaves with 3 when none is left
     ... --show   train nothing, print the tables of what is there
 
 About 1.2 hours on one core in all; the same command carries on where it was stopped.
@@ -15,6 +15,7 @@ import torch
 from transfer_runs import next_run, prepare, stages
 from transfer_tables import markdown, picture, read_table
 
+from trainer_small.config import RunConfig
 from trainer_small.run import run_one
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,14 +42,16 @@ def main() -> None:
     torch.set_num_threads(1)
     if not (options.out / "tokens" / "manifest.json").is_file():
         prepare(options.out)
+    trained = 0
     while directory := next_run(options.out, options.stages):
+        if options.one and trained and RunConfig.load(directory / "config.yaml").trunk is None:
+            return
         result = run_one(directory)
         loss = f"{result.losses.loss:.4f} nats a byte" if result.losses else result.reason
         print(f"{directory.name}: {result.status}, {loss}", flush=True)
-        if options.one:
-            return
+        trained += 1
     if options.one:
-        sys.exit(3)
+        sys.exit(0 if trained else 3)
     show(options.out)
 
 

@@ -36,7 +36,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bias rate 0.001": {"balancing_rate": 0.001},
     "softmax gate": {"router_score_function": "softmax"},
 }
-FIRST = ("rule", "gates sum to 1", "output norm", "embedding rate / 64")
+FIRST = ("gates sum to 1", "bias rate 0.001", "output norm", "softmax gate", "embedding rate / 64")
 """Variants whose other seeds come first."""
 
 
@@ -93,12 +93,13 @@ def stages() -> dict[str, list[RunSpec]]:
         "width": list(_width(64)),
         "experts": list(_experts(64, VARIANTS, SEEDS[:1])),
         "wide": list(_width(128)),
+        "seeds": list(_experts(64, ("rule",), SEEDS)),
         "grid": list(_grid()),
         "wide seeds": list(_experts(128, ("rule",), SEEDS)),
-        "seeds": list(_experts(64, FIRST, SEEDS[1:])),
+        "variant seeds": list(_experts(64, FIRST, SEEDS)),
         "granularity": list(_granularity()),
         "standard": list(_standard(64, (-9, -8, -10))),
-        "wide variants": list(_experts(128, (*FIRST[1:], "expert rate / 2"), SEEDS[:1])),
+        "wide variants": list(_experts(128, (*FIRST, "expert rate / 2"), SEEDS[:1])),
         "horizon": list(_horizon()),
         "depth": list(_depth()),
         "other seeds": list(_experts(64, VARIANTS, SEEDS[1:])),

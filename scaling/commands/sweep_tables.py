@@ -120,6 +120,8 @@ def print_result(result: "Result", as_json: bool) -> None:
         rows.append(("tokens/s", quantity(result.speed.tokens_per_second)))
         rows.append(("of a large product's FLOP/s", f"{result.speed.mfu:.0%}"))
     print_table(["", result.run_id], rows)
+    for warning in result.warnings:
+        note(f"warning: {warning}")
 
 
 def duration(seconds: float) -> str:
