@@ -34,7 +34,7 @@ def hugging_face_weights(model: Any) -> dict[str, Any]:
 def _grouped(attention: Any, architecture: Architecture) -> dict[str, Any]:
     heads, groups, size = attention.heads, attention.kv_heads, attention.head_dim
     rows = [heads * size, groups * size, groups * size]
-    found = {"o_proj.weight": attention.o_proj.weight}
+    found = _parts({"o_proj": attention.o_proj})
     for kind in ("weight", "bias"):
         joined = getattr(attention.qkv_proj, kind)
         if joined is not None:
@@ -48,16 +48,24 @@ def _latent(attention: Any) -> dict[str, Any]:
     names = {"q_proj": "q_proj", "q_a_proj": "q_a_proj", "q_a_norm": "q_a_layernorm", "q_b_proj": "q_b_proj"}
     names |= {"kv_a_proj": "kv_a_proj_with_mqa", "kv_a_norm": "kv_a_layernorm", "kv_b_proj": "kv_b_proj"}
     names["o_proj"] = "o_proj"
-    return {
-        f"{theirs}.weight": getattr(attention, ours).weight
-        for ours, theirs in names.items()
-        if hasattr(attention, ours)
-    }
+    return _parts({theirs: getattr(attention, ours) for ours, theirs in names.items() if hasattr(attention, ours)})
+
+
+def _parts(modules: dict[str, Any]) -> dict[str, Any]:
+    """Weights, and biases where there are any."""
+    parts = {f"{name}.{kind}": getattr(module, kind, None) for name, module in modules.items() for kind in _KINDS}
+    return {name: part for name, part in parts.items() if part is not None}
+
+
+_KINDS = ("weight", "bias")
 
 
 def _feed_forward(ffn: Any) -> dict[str, Any]:
-    gate, up = ffn.gate_up_proj.weight.chunk(2)
-    return {"gate_proj.weight": gate, "up_proj.weight": up, "down_proj.weight": ffn.down_proj.weight}
+    found = _parts({"down_proj": ffn.down_proj})
+    for kind in _KINDS:
+        if getattr(ffn.gate_up_proj, kind) is not None:
+            found[f"gate_proj.{kind}"], found[f"up_proj.{kind}"] = getattr(ffn.gate_up_proj, kind).chunk(2)
+    return found
 
 
 def _experts(moe: Any, architecture: Architecture) -> dict[str, Any]:
