@@ -58,5 +58,8 @@ def _activations_of_token(run: RunSpec) -> int:
         layer += (4 + element) * architecture.hidden_size
     all_layers = architecture.num_layers * layer + ffns
     if run.activation_checkpointing:  # one layer at a time, and what goes into each
-        return all_layers // architecture.num_layers + element * architecture.num_layers * architecture.hidden_size
+        return (
+            5 * all_layers // (4 * architecture.num_layers)
+            + element * architecture.num_layers * architecture.hidden_size
+        )
     return all_layers
