@@ -13,9 +13,7 @@ from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 from trainer_small.architecture import Architecture
 from trainer_small.norm import RMSNorm
 from trainer_small.rotary import rotary_table, rotate, turned
-
-_EXPLICIT_BELOW = 1024
-"""On a CPU the fused kernel's backward is slow: up to this length two batched products and a softmax win."""
+from trainer_small.run_memory import EXPLICIT_ATTENTION_BELOW
 
 
 class Positions:
@@ -34,7 +32,7 @@ class Positions:
         self.queries_per_key = architecture.num_attention_heads // self.kv_heads
         mask = torch.full((length, length), -torch.inf, device=device, dtype=dtype).triu_(1)
         self.mask = mask.repeat(self.queries_per_key, 1)
-        self.explicit = device.type == "cpu" and length <= _EXPLICIT_BELOW
+        self.explicit = device.type == "cpu" and length <= EXPLICIT_ATTENTION_BELOW
         self.documents: Tensor | None = None
         self.block_mask: Any = None
 

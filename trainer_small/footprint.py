@@ -10,7 +10,6 @@ from functools import lru_cache
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from fits.errors import UserError
 from trainer_small.config import RunSpec
 from trainer_small.live_bytes import LiveBytes
 from trainer_small.loss import chunk_entries
@@ -18,9 +17,8 @@ from trainer_small.machine import available_memory_bytes
 from trainer_small.model import Model
 from trainer_small.objective import training_loss
 from trainer_small.optimizer import make_optimizer
+from trainer_small.run_memory import PROCESS_BYTES, run_memory_bytes
 
-_PROCESS_BYTES = 300 * 2**20
-"""Python, torch and its libraries, loaded and warm, and nothing trained."""
 _COMPILER_BYTES = 400 * 2**20
 """What ``torch.compile`` adds to a process."""
 _CUDA_BYTES = 600 * 2**20
@@ -51,26 +49,34 @@ def footprint(run: RunSpec, *, cuda: bool = False) -> Footprint:
     shape = {"run_id", "architecture", "training", "dtype", "activation_checkpointing"}
     content = run.model_copy(update={"run_id": "any"}).model_dump_json(include=shape)
     weights, optimizer, tensors = _step(content, cuda)
-    besides = _CUDA_BYTES if cuda else _PROCESS_BYTES + (_COMPILER_BYTES if run.compile else 0)
+    besides = _CUDA_BYTES if cuda else PROCESS_BYTES + (_COMPILER_BYTES if run.compile else 0)
     return Footprint(weights, optimizer, tensors, tensors + besides)
 
 
-def require_memory(run: RunSpec, *, cuda: bool = False) -> None:
+class DoesNotFit(MemoryError):
+    """A run needs more memory than is free: the computed number against the free one."""
+
+
+def require_memory(run: RunSpec, device: torch.device) -> None:
     """Refuse a run that cannot fit into the free memory, before anything is spent on it.
 
+    A run that is far from it by the quick formula is let through without the exact count.
+
     Raises:
-        UserError: with the predicted and the free bytes.
+        DoesNotFit: with the predicted and the free bytes.
     """
-    free = torch.cuda.mem_get_info()[0] if cuda else available_memory_bytes()
+    cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if cuda else available_memory_bytes()
+    if 2 * run_memory_bytes(run) < free:
+        return
     need = footprint(run, cuda=cuda)
-    held = 0 if cuda else _PROCESS_BYTES  # this process is up already
+    held = 0 if cuda else PROCESS_BYTES  # this process is up already
     if need.total - held > free:
-        place = "the GPU" if cuda else "this machine"
-        raise UserError(
-            f"run {run.run_id} will need {need.total / 2**30:.1f} GiB of memory ({need.weights / 2**30:.1f} for "
-            f"weights, {need.optimizer / 2**30:.1f} for the optimizer) and {place} has "
-            f"{(free + held) / 2**30:.1f} GiB free; "
-            "make training.micro_batch_tokens or the model smaller."
+        gib = 2**30
+        raise DoesNotFit(
+            f"run {run.run_id} needs {need.total / gib:.1f} GiB of memory ({need.weights / gib:.1f} for weights, "
+            f"{need.optimizer / gib:.1f} for the optimizer's moments, {need.tensors / gib:.1f} for all tensors of a "
+            f"step) and {(free + held) / gib:.1f} GiB are free on {'the GPU' if cuda else 'this machine'}"
         )
 
 

@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_EAGER_ENTRIES = 2**19
-"""Logits held at a time: 2 MiB of float32 stays in a CPU's cache while one operator after another passes over it."""
+from trainer_small.run_memory import FEWEST_ROWS, LOGITS_HELD
+
+_EAGER_ENTRIES = LOGITS_HELD
+"""2 MiB of float32 stays in a CPU's cache while one operator after another passes over it."""
 _COMPILED_ENTRIES = 2**21
 """A compiled chunk passes over its logits once, and larger products are faster."""
 _CUDA_ENTRIES = 2**25
-_FEWEST_ROWS = 64
+_FEWEST_ROWS = FEWEST_ROWS
 """Each chunk reads and writes the head's whole gradient: with fewer rows that costs more than the products."""
 
 

@@ -8,9 +8,13 @@ _WORKER_BYTES = 2**30
 """Memory to have for one worker process: torch, and a model of a few million parameters."""
 
 
-def default_workers(threads: int) -> int:
-    """Worker processes of ``threads`` threads each that fit the usable cores and the free memory; at least 1."""
-    by_memory = available_memory_bytes() // _WORKER_BYTES
+def default_workers(threads: int, worker_bytes: int = _WORKER_BYTES) -> int:
+    """Worker processes of ``threads`` threads each that fit the usable cores and the free memory; at least 1.
+
+    Args:
+        worker_bytes: what one takes: ``run_memory.PROCESS_BYTES`` and ``run_memory_bytes`` of the largest run.
+    """
+    by_memory = available_memory_bytes() // worker_bytes
     return max(1, min(usable_cores() // threads, by_memory))
 
 

@@ -16,6 +16,7 @@ import torch
 from fits.errors import UserError
 from trainer_small.attempts import Attempt, add_attempt, fitted_to_memory, smaller_micro_batch
 from trainer_small.config import RunConfig
+from trainer_small.footprint import DoesNotFit
 from trainer_small.lock import Busy, locked
 from trainer_small.ranks import first_of_ranks, several_ranks
 from trainer_small.result import Result, is_final, read_result, write_failure
@@ -112,6 +113,8 @@ def _user_error(directory: Path, error: Exception) -> UserError | None:
     """What the user can mend, in a sentence; None when the fault is ours."""
     if isinstance(error, UserError):
         return error
+    if isinstance(error, DoesNotFit):
+        return UserError(f"{directory}: {error}; give it more, or make it smaller.")
     if _is_out_of_memory(error):
         return UserError(f"{directory}: out of memory with one sequence at a time; give the run more, or shrink it.")
     return _mend(directory, error) if isinstance(error, OSError) else None

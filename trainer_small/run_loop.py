@@ -19,6 +19,7 @@ from trainer_small.checkpoint import (
 )
 from trainer_small.config import NOT_THE_NUMBERS, RunConfig
 from trainer_small.evaluate import Evaluation, evaluate
+from trainer_small.footprint import require_memory
 from trainer_small.memory import reset_peak_memory
 from trainer_small.metrics import append_metrics, truncate_metrics
 from trainer_small.numerics import set_matmul_precision
@@ -78,6 +79,7 @@ class RunLoop:
         self.validation = ValidationTokens(sources, config.evaluation.validation_bytes)
         self.identity = f"{config.digest()} {self.reader.identity}"
         self.trunk_identity = f"{before_decay_digest(config)} {self.reader.identity}"
+        require_memory(config, self.device)
         self.training = Training(config, self.reader, self.device, self.ranks)
         self.writers: list[Writer] = []
         self.evaluation_seconds = 0.0

@@ -1,28 +1,65 @@
-"""What a run needs in memory, from its shape, before it is begun. No torch here."""
+"""What a run needs in memory, from its shape, before it is begun: a formula, quick enough for tables of many runs.
+
+``footprint`` says it exactly, by the run's own code; a test holds the two together. No torch here.
+"""
 
 from trainer_small.config import RunSpec
 
-_STATE_BYTES = 16
-"""Of a parameter in float32: itself, its gradient, and AdamW's two moments."""
-_LOSS_CHUNK_BYTES = 2**25
-"""Of the logits, which are never held for all tokens at once."""
+PROCESS_BYTES = 300 * 2**20
+"""Python, torch and its libraries, loaded and warm, and nothing trained."""
+EXPLICIT_ATTENTION_BELOW = 1024
+"""Up to this length attention keeps its probabilities on a CPU: the fused kernel's backward is slow there, and two
+batched products and a softmax win."""
+LOGITS_HELD, FEWEST_ROWS = 2**19, 64
+"""Entries of the table of logits that the loss has at a time on a CPU, and tokens it has at the least."""
 
 
 def run_memory_bytes(run: RunSpec) -> int:
-    """Parameters, gradients, optimizer state and the activations of one micro-batch, in bytes.
+    """Most that the tensors of a step take at one time on a CPU, bytes; within 10 % of ``footprint``.
 
-    Activations are what the backward pass needs of every layer: the residual stream and its norms, queries, keys,
-    values and attention output, and gate, up and product of every FFN or expert that a token passes through.
+    Weights and moments; then the activations of one micro-batch, or the gradients that come when these go. Gradients
+    of an earlier part of the batch are there beside the activations of the next.
     """
-    architecture, training = run.architecture, run.training
+    training = run.training
     tokens = training.micro_batch_tokens or training.batch_tokens
+    roles = run.architecture.params_by_role()
+    weights = 4 * sum(roles.values())
+    moments = 2 * weights
+    if training.optimizer == "muon":  # one moment for matrices, two for the rest
+        moments = weights + 4 * sum(roles[role] for role in ("embedding", "lm_head", "router", "norm"))
+    copies = weights // 2 if run.dtype == "bfloat16" else 0
+    head_gradient = 4 * run.architecture.vocab_size * run.architecture.hidden_size
+    activations = tokens * _activations_of_token(run) + copies + head_gradient
+    together = max(weights, activations) if tokens == training.batch_tokens else weights + activations
+    logits = 8 * max(LOGITS_HELD, FEWEST_ROWS * run.architecture.vocab_size)
+    return weights + moments + together + logits
+
+
+def _activations_of_token(run: RunSpec) -> int:
+    """What the backward pass needs: norms (float32) and their outputs, queries, keys, values, attention probabilities
+    and output, and what each FFN or expert that a token passes through makes."""
+    architecture, length = run.architecture, run.training.sequence_length
     element = 2 if run.dtype == "bfloat16" else 4
-    heads = architecture.num_attention_heads + 2 * architecture.num_key_value_heads
-    head_dim = architecture.head_dim or architecture.qk_nope_head_dim + architecture.qk_rope_head_dim
-    attention = 2 * heads * head_dim + architecture.num_attention_heads * head_dim
+    heads = architecture.num_attention_heads
+    if architecture.attention == "mla":
+        size = architecture.qk_nope_head_dim + architecture.qk_rope_head_dim
+        attention = 2 * heads * (size + architecture.v_head_dim)
+        attention += 3 * (architecture.kv_lora_rank + (architecture.q_lora_rank or 0))
+    else:
+        attention = 2 * (heads + architecture.num_key_value_heads) * architecture.head_dim
+    if length <= EXPLICIT_ATTENTION_BELOW:
+        attention += heads * length
+    layer = (8 + 2 * element) * architecture.hidden_size + element * attention
+    routed = architecture.experts_per_token * (architecture.hidden_size + 5 * architecture.expert_ffn_size)
+    shared = architecture.num_shared_experts * 4 * architecture.shared_expert_ffn_size
     moe = architecture.num_moe_layers
-    ffn = (architecture.num_layers - moe) * 4 * architecture.dense_ffn_size
-    visited = architecture.experts_per_token + architecture.num_shared_experts
-    ffn += moe * visited * (4 * architecture.expert_ffn_size + 3 * architecture.hidden_size)
-    layers = architecture.num_layers * (6 * architecture.hidden_size + attention) + ffn
-    return _STATE_BYTES * architecture.params_total + tokens * element * layers + _LOSS_CHUNK_BYTES
+    ffns = element * (moe * (routed + shared) + (architecture.num_layers - moe) * 4 * architecture.dense_ffn_size)
+    if architecture.moe_output_norm:
+        layer += (4 + element) * architecture.hidden_size
+    all_layers = architecture.num_layers * layer + ffns
+    if run.activation_checkpointing:  # one layer at a time, and what goes into each
+        return (
+            5 * all_layers // (4 * architecture.num_layers)
+            + element * architecture.num_layers * architecture.hidden_size
+        )
+    return all_layers

@@ -15,6 +15,7 @@ from trainer_small.engines.stopping import Stopping
 from trainer_small.result import Result
 from trainer_small.run import RunBusy, run_one
 from trainer_small.run_loop import RunProgress
+from trainer_small.stacked import run_stack
 from trainer_small.sweep_status import SweepStatus, run_status
 
 _WAIT_SECONDS = 1.0
@@ -49,6 +50,18 @@ def run_in_process(
                 if not wait or stopping:
                     raise
                 time.sleep(_WAIT_SECONDS)
+
+
+def run_stacked(directories: Sequence[Path], *, threads: int = 1) -> SweepStatus:
+    """Train several folders of one shape as one stack (``stacked``), with this many threads and signals as above.
+
+    Raises:
+        UserError: as ``run_stack``.
+    """
+    torch.set_num_threads(threads)
+    with Stopping() as stopping:
+        run_stack(directories, stop=lambda: bool(stopping))
+        return SweepStatus(tuple(run_status(each) for each in directories), interrupted=bool(stopping))
 
 
 def run_many(directories: Sequence[Path], *, threads: int = 1, at_once: int = 1) -> SweepStatus:

@@ -35,16 +35,26 @@ class RandomTokens:
         return self._tokens[starts[:, None] + np.arange(self._length)]
 
 
-def _training(shape: Shape, device: torch.device, *, compiled: bool, micro: int | None, seed: int = 0) -> Training:
+def _training(
+    shape: Shape, device: torch.device, *, compiled: bool, micro: int | None, dtype: str, seed: int = 0
+) -> Training:
     set_matmul_precision(device, shape.hidden_size)
-    config = run_config(shape, device.type, compiled=compiled, micro_batch_tokens=micro, seed=seed)
+    config = run_config(shape, device.type, compiled=compiled, micro_batch_tokens=micro, seed=seed, dtype=dtype)
     reader: Any = RandomTokens(shape.vocab_size, shape.sequence_length, seed)
     return Training(config, reader, device)
 
 
-def ours(shape: Shape, device: torch.device, *, compiled: bool, micro: int | None = None, graphs: bool = False) -> Step:
+def ours(
+    shape: Shape,
+    device: torch.device,
+    *,
+    compiled: bool,
+    micro: int | None = None,
+    graphs: bool = False,
+    dtype: str = "bfloat16",
+) -> Step:
     """One run, as ``scaling sweep run-one`` trains it; ``graphs``: replayed as CUDA graphs."""
-    training = _training(shape, device, compiled=compiled, micro=micro)
+    training = _training(shape, device, compiled=compiled, micro=micro, dtype=dtype)
     if graphs:
         compile_model(training.model, by_layer=False, graphs=True)
 
@@ -55,9 +65,19 @@ def ours(shape: Shape, device: torch.device, *, compiled: bool, micro: int | Non
     return step
 
 
-def stack_of(shape: Shape, device: torch.device, models: int, *, compiled: bool, graphs: bool = False) -> Step:
+def stack_of(
+    shape: Shape,
+    device: torch.device,
+    models: int,
+    *,
+    compiled: bool,
+    graphs: bool = False,
+    dtype: str = "bfloat16",
+) -> Step:
     """So many runs as one stack."""
-    trainings = [_training(shape, device, compiled=compiled, micro=None, seed=seed) for seed in range(models)]
+    trainings = [
+        _training(shape, device, compiled=compiled, micro=None, dtype=dtype, seed=seed) for seed in range(models)
+    ]
     stack = Stack(trainings)
     if graphs:
         compile_model(stack.model, by_layer=False, graphs=True)

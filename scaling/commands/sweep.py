@@ -93,6 +93,7 @@ def run_one(
     directories: Annotated[list[Path], typer.Argument(help="Run folders with a config.yaml.")],
     threads: Annotated[int, typer.Option(help="Threads to train with.")] = 1,
     at_once: Annotated[int, typer.Option(help="With several folders: so many at a time.")] = 1,
+    stacked: Annotated[bool, typer.Option("--stacked", help="With several folders of one shape: as one.")] = False,
     wait: Annotated[bool, typer.Option("--wait", help="Wait for a run that another process has.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
@@ -102,10 +103,13 @@ def run_one(
     Example: scaling sweep run-one runs/d64-t1-e8-g2-v2048
     """
     from trainer_small.run import RunBusy
-    from trainer_small.run_process import run_in_process, run_many
+    from trainer_small.run_process import run_in_process, run_many, run_stacked
 
     if len(directories) > 1:
-        statuses = run_many(directories, threads=threads, at_once=at_once)
+        if stacked:
+            statuses = run_stacked(directories, threads=threads)
+        else:
+            statuses = run_many(directories, threads=threads, at_once=at_once)
         print_status(statuses, as_json, all_runs=True)
         if statuses.interrupted:
             raise typer.Exit(_INTERRUPTED)

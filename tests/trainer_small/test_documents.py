@@ -32,7 +32,7 @@ def test_packed_documents_equal_separate_ones(
     tiny_architecture: MakeArchitecture, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], fused: bool
 ) -> None:
     if fused:
-        monkeypatch.setattr(attention, "_EXPLICIT_BELOW", 0)
+        monkeypatch.setattr(attention, "EXPLICIT_ATTENTION_BELOW", 0)
     model = _model(tiny_architecture(**changes))
     documents = [torch.randint(1, 512, (size,)) for size in (5, 1, 9, 3)]
     separated = [torch.cat((torch.tensor([_SEPARATOR]), document)) for document in documents]
@@ -60,7 +60,7 @@ def test_packed_documents_equal_separate_ones(
 def test_the_gpu_s_attention_to_documents_computes_the_same(
     tiny_architecture: MakeArchitecture, monkeypatch: pytest.MonkeyPatch, kv_heads: int
 ) -> None:
-    monkeypatch.setattr(attention, "_EXPLICIT_BELOW", 0)
+    monkeypatch.setattr(attention, "EXPLICIT_ATTENTION_BELOW", 0)
     architecture = tiny_architecture(num_key_value_heads=kv_heads)
     torch.manual_seed(0)
     q = torch.randn(2, 20, 4, 8)

@@ -1,6 +1,8 @@
 """A stack of models: every one has the losses and gradients it has alone, and its own folder, resume and end."""
 
 import multiprocessing
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -142,3 +144,11 @@ def test_runs_that_differ_in_shape_or_fail_are_told_apart(run_folder: MakeFolder
     far = run_folder("far", seed=3, training={"learning_rate": 1e20})
     results = run_stack([one, far])
     assert [result.status for result in results] == ["done", "diverged"]
+
+
+def test_the_command_trains_folders_as_a_stack(run_folder: MakeFolder) -> None:
+    folders = [str(run_folder(name, seed=at)) for at, name in enumerate("ab")]
+    command = [sys.executable, "-m", "scaling", "sweep", "run-one", *folders, "--stacked", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert all(Result.load(Path(folder) / "result.json").status == "done" for folder in folders)

@@ -1,0 +1,181 @@
+"""Who ``train_cpu.py`` measures: each subject makes one training step and says how long it took."""
+
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForCausalLM
+
+from scaling.hf.write import hf_config
+from trainer_small.architecture import Architecture
+from trainer_small.compiled import compile_model
+from trainer_small.hf_weights import to_hugging_face
+from trainer_small.memory import reuse_memory
+from trainer_small.model import Model
+from trainer_small.numerics import set_matmul_precision
+from trainer_small.objective import training_loss
+
+COMMON = {
+    "vocab_size": 8192,
+    "hidden_size": 256,
+    "num_layers": 4,
+    "num_attention_heads": 4,
+    "num_experts": 16,
+    "experts_per_token": 2,
+    "num_shared_experts": 1,
+    "expert_ffn_size": 256,
+    "router_score_function": "sigmoid",
+    "router_selection_bias": True,
+    "router_scaling_factor": 1.5,
+    "moe_output_norm": True,
+}
+LATENT = {
+    "attention": "mla",
+    "q_lora_rank": 128,
+    "kv_lora_rank": 64,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 32,
+    "v_head_dim": 64,
+}
+
+
+@dataclass
+class Subject:
+    step: Callable[[], float]
+    """Seconds of one step."""
+
+
+def random_state(architecture: Architecture) -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    state = Model(architecture).state_dict()
+    for tensor in state.values():
+        if tensor.dim() > 1:
+            torch.nn.init.normal_(tensor, std=tensor.shape[-1] ** -0.5)
+    return state
+
+
+def ours(
+    architecture: Architecture,
+    dtype: torch.dtype,
+    state: dict[str, torch.Tensor],
+    batch: int,
+    length: int,
+    *,
+    compiled: bool,
+) -> Subject:
+    model = Model(architecture, compute_dtype=dtype)
+    model.load_state_dict(state)
+    if compiled:
+        compile_model(model, by_layer=False)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    tokens = _random_tokens(architecture.vocab_size, batch, length)
+
+    def step() -> float:
+        set_matmul_precision(torch.device("cpu"), architecture.hidden_size)
+        reuse_memory()
+        windows = tokens()
+        started = time.perf_counter()
+        training_loss(model, windows)[1].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        for router in model.routers():
+            router.update_bias(0.0)
+        return time.perf_counter() - started
+
+    return Subject(step)
+
+
+def theirs(
+    architecture: Architecture,
+    dtype: torch.dtype,
+    state: dict[str, torch.Tensor],
+    batch: int,
+    length: int,
+    *,
+    compiled: bool,
+    own: bool,
+) -> Subject:
+    """transformers' class with the same weights; ``own``: with our choice of kernel and our memory settings."""
+    content = hf_config(architecture, dtype="float32")
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.json").write_text(json.dumps(content))
+        weights = to_hugging_face(state, architecture, content["model_type"])
+        save_file(weights, Path(folder, "model.safetensors"), metadata={"format": "pt"})
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, dtype=torch.float32, experts_implementation="grouped_mm"
+        ).train()
+    call = torch.compile(model) if compiled else model
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    tokens = _random_tokens(architecture.vocab_size, batch, length)
+
+    def step() -> float:
+        torch.set_float32_matmul_precision("medium" if own and dtype == torch.float32 else "highest")
+        reuse_memory(own)
+        windows = tokens()
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            logits = call(input_ids=windows[:, :-1], use_cache=False).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1).float(), windows[:, 1:].reshape(-1))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.perf_counter() - started
+
+    return Subject(step)
+
+
+def nanomoe(clone: Path, architecture: Architecture, dtype: torch.dtype, batch: int, length: int) -> Subject:
+    """nanoMoE as shipped, every layer with experts, their width such that active parameters are equal."""
+    sys.path.insert(0, str(clone))
+    from model import GPT, GPTConfig  # type: ignore[import-not-found]
+
+    torch.manual_seed(0)
+    config = GPTConfig(
+        block_size=length,
+        vocab_size=architecture.vocab_size,
+        n_layer=architecture.num_layers,
+        n_head=architecture.num_attention_heads,
+        n_embd=architecture.hidden_size,
+        n_exp=architecture.num_experts,
+        top_k=architecture.experts_per_token,
+        stride=1,
+        use_aux_loss=True,
+        use_router_z_loss=True,
+        use_noisy_top_k=False,
+        dropout=0.0,
+        bias=False,
+    )
+    model = GPT(config).train()
+    a = architecture  # its experts have two matrices, ours three and one expert more that all tokens take
+    width = 3 * (a.experts_per_token + a.num_shared_experts) * a.expert_ffn_size // (2 * a.experts_per_token)
+    for module in model.modules():
+        if hasattr(module, "c_fc") and isinstance(module.c_fc, torch.nn.Parameter):
+            module.c_fc = torch.nn.Parameter(torch.randn(a.num_experts, a.hidden_size, width) * 0.02)
+            module.c_proj = torch.nn.Parameter(torch.randn(a.num_experts, width, a.hidden_size) * 0.02)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    tokens = _random_tokens(architecture.vocab_size, batch, length)
+
+    def step() -> float:
+        torch.set_float32_matmul_precision("highest")
+        reuse_memory(False)
+        windows = tokens()
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = model(windows[:, :-1].contiguous(), windows[:, 1:].contiguous())[1]
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return time.perf_counter() - started
+
+    return Subject(step)
+
+
+def _random_tokens(vocab_size: int, batch: int, length: int) -> Callable[[], torch.Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    return lambda: torch.randint(0, vocab_size, (batch, length + 1), generator=generator)
