@@ -47,7 +47,7 @@ def speeds(entry: dict[str, Any], model: Architecture, assumptions: Assumptions)
     layout = Layout(gpus=entry["gpus"], **entry["layout"])
     per_token = model.flops_per_token(run.sequence_length)
     if "best_with" in entry:
-        table = search_layouts(run, entry["gpus"], entry["gpu"], assumptions=assumed).feasible
+        table: Any = search_layouts(run, entry["gpus"], entry["gpu"], assumptions=assumed).feasible
         for name in entry["best_with"]:
             table = table[table[name] == getattr(layout, name)]
         predicted = float(table["tflops_per_gpu"].iloc[0])

@@ -1,7 +1,8 @@
 """Does one learning rate do for all sizes, and do more experts help at every width? Measured on small runs.
 
     python benchmarks/transfer.py [STAGE ...] [--out FOLDER]     train what is not done, then print the tables
-    python benchmarks/transfer.py [STAGE ...] [--out FOLDER] --one    train one run and leave with 3 when none is left
+    ... --one    train one run; leaves with 3 when none is left
+    ... --show   train nothing, print the tables of what is there
 
 About 1.2 hours on one core in all; the same command carries on where it was stopped.
 """
@@ -12,10 +13,19 @@ from pathlib import Path
 
 import torch
 from transfer_runs import next_run, prepare, stages
+from transfer_tables import markdown, picture, read_table
 
 from trainer_small.run import run_one
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def show(out: Path) -> None:
+    """Print the tables, and write the picture and the run table of the documentation."""
+    table = read_table(out)
+    print(markdown(table))
+    table.to_csv(ROOT / "docs" / "data" / "transfer_runs.csv", index=False, float_format="%.6g")
+    picture(table, ROOT / "docs" / "images" / "transfer.svg")
 
 
 def main() -> None:
@@ -23,7 +33,11 @@ def main() -> None:
     parser.add_argument("stages", nargs="*", choices=[*stages(), []], help="all when left out")
     parser.add_argument("--out", type=Path, default=ROOT / "transfer_out")
     parser.add_argument("--one", action="store_true")
+    parser.add_argument("--show", action="store_true")
     options = parser.parse_args()
+    if options.show:
+        show(options.out)
+        return
     torch.set_num_threads(1)
     if not (options.out / "tokens" / "manifest.json").is_file():
         prepare(options.out)
@@ -35,6 +49,7 @@ def main() -> None:
             return
     if options.one:
         sys.exit(3)
+    show(options.out)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ Base: 4 layers, 64 wide, 8 experts of which a token visits 2, 1 shared expert, e
 Python source, batches of 2,048, 300 steps, WSD.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +36,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bias rate 0.001": {"balancing_rate": 0.001},
     "softmax gate": {"router_score_function": "softmax"},
 }
-FIRST = ("rule", "embedding rate / 64", "gates sum to 1", "output norm")
+FIRST = ("rule", "gates sum to 1", "output norm", "embedding rate / 64")
 """Variants whose other seeds come first."""
 
 
 def spec(
-    stage: str,
     *,
     hidden: int = 64,
     layers: int = 4,
@@ -71,13 +70,13 @@ def spec(
         "router_selection_bias": True,
         "router_scaling_factor": (2 * pieces) ** 0.5,
     }
-    words = [stage, f"d{hidden}", f"l{layers}", f"e{experts}", f"p{pieces}", f"r{rate:g}", f"n{steps}"]
+    words = [f"d{hidden}", f"l{layers}", f"e{experts}", f"p{pieces}", f"r{rate:g}", f"n{steps}"]
     words += [variant.replace(" ", "_").replace("/", "by")] * (variant != "rule")
-    words += [f"s{seed}"]
+    words += ["standard"] * (changes.get("parametrization") == "standard") + [f"s{seed}"]
     recipe = {"tokens": steps * BATCH, "batch_tokens": BATCH, "learning_rate": 2.0**rate, "balancing_rate": 0.01}
     return RunSpec(
         run_id="-".join(words),
-        purpose=f"{stage}: {variant}",
+        purpose=variant,
         architecture=Architecture.model_validate(architecture | shape),
         training=TrainingConfig.model_validate(recipe | {"warmup_tokens": 15 * BATCH} | changes),
         evaluation=EvaluationConfig(validation_bytes=2**18),
@@ -92,71 +91,74 @@ def stages() -> dict[str, list[RunSpec]]:
     """All runs, in the order in which they say most."""
     return {
         "width": list(_width(64)),
-        "experts": list(_experts(SEEDS[:1], tuple(VARIANTS))),
+        "experts": list(_experts(64, VARIANTS, SEEDS[:1])),
         "wide": list(_width(128)),
         "grid": list(_grid()),
-        "seeds": list(_experts(SEEDS[1:], FIRST)) + list(_experts(SEEDS[1:], tuple(VARIANTS))),
-        "horizon": list(_horizon()),
+        "wide seeds": list(_experts(128, ("rule",), SEEDS)),
+        "seeds": list(_experts(64, FIRST, SEEDS[1:])),
         "granularity": list(_granularity()),
+        "standard": list(_standard(64, (-9, -8, -10))),
+        "wide variants": list(_experts(128, (*FIRST[1:], "expert rate / 2"), SEEDS[:1])),
+        "horizon": list(_horizon()),
         "depth": list(_depth()),
-        "standard": list(_standard()),
+        "other seeds": list(_experts(64, VARIANTS, SEEDS[1:])),
+        "wide standard": list(_standard(128, (-10, -9, -11))),
     }
 
 
 def _width(hidden: int) -> Iterator[RunSpec]:
     for rate in (-8, -7, -6, -9):
         for experts in (8, 32):
-            yield spec("width", hidden=hidden, experts=experts, rate=rate)
+            yield spec(hidden=hidden, experts=experts, rate=rate)
 
 
-def _experts(seeds: tuple[int, ...], variants: tuple[str, ...]) -> Iterator[RunSpec]:
+def _experts(hidden: int, variants: Iterable[str], seeds: tuple[int, ...]) -> Iterator[RunSpec]:
     for variant in variants:
         for seed in seeds:
             for experts in (8, 32):
-                yield spec("experts", experts=experts, variant=variant, seed=seed)
+                yield spec(hidden=hidden, experts=experts, variant=variant, seed=seed)
 
 
 def _grid() -> Iterator[RunSpec]:
-    """Three sizes at four horizons; the two smaller ones with three seeds, for the noise."""
-    for seed in SEEDS:
-        for hidden in (32, 64, 128):
-            if seed == 0 or hidden < 128:
-                yield from _horizons("grid", hidden=hidden, seed=seed)
+    """Three sizes at four horizons; the smallest with three seeds, for the noise."""
+    for hidden in (32, 48, 64):
+        yield from _horizons(hidden=hidden)
+    for seed in SEEDS[1:]:
+        yield from _horizons(hidden=32, seed=seed)
 
 
 def _horizon() -> Iterator[RunSpec]:
     for rate in (-8, -6):
-        yield from _horizons("grid", rate=rate)
+        yield from _horizons(hidden=32, rate=rate)
 
 
-def _horizons(stage: str, **keys: Any) -> Iterator[RunSpec]:
+def _horizons(**keys: Any) -> Iterator[RunSpec]:
     """A trunk as long as the longest horizon, and a branch for each of the others."""
     *shorter, longest = HORIZONS
     leaves = tuple(round(0.8 * steps) for steps in shorter)
-    trunk = spec(stage, steps=longest, saved_at=leaves, **keys)
+    trunk = spec(steps=longest, saved_at=leaves, **keys)
     yield trunk
     for steps, leave in zip(shorter, leaves, strict=True):
-        yield spec(stage, steps=steps, trunk=(trunk.run_id, leave), **keys)
+        yield spec(steps=steps, trunk=(trunk.run_id, leave), **keys)
 
 
 def _granularity() -> Iterator[RunSpec]:
     for seed in SEEDS:
         for pieces in (2, 4):
             for variant in ("rule", "gates sum to 1"):
-                yield spec("granularity", pieces=pieces, variant=variant, seed=seed)
+                yield spec(pieces=pieces, variant=variant, seed=seed)
 
 
 def _depth() -> Iterator[RunSpec]:
     for layers in (2, 8):
         for rate in (-7, -8, -6):
-            yield spec("depth", layers=layers, rate=rate)
+            yield spec(layers=layers, rate=rate)
 
 
-def _standard() -> Iterator[RunSpec]:
-    for hidden, rates in ((64, (-9, -8, -10)), (128, (-10, -9, -11))):
-        for rate in rates:
-            for experts in (8, 32):
-                yield spec("standard", hidden=hidden, experts=experts, rate=rate, parametrization="standard")
+def _standard(hidden: int, rates: tuple[int, ...]) -> Iterator[RunSpec]:
+    for rate in rates:
+        for experts in (8, 32):
+            yield spec(hidden=hidden, experts=experts, rate=rate, parametrization="standard")
 
 
 def prepare(out: Path) -> None:

@@ -188,10 +188,20 @@ def _expand(
     fixed: dict[str, float],
     tied: dict[str, str],
 ) -> tuple[dict[str, float], np.ndarray]:
-    """All of the law's parameters, fixed and tied ones in, for the optimum and for every draw."""
-    best = dict(zip(free, coordinates.parameters(u).tolist(), strict=True))
+    """All of the law's parameters, fixed and tied ones in, for the optimum and for every draw.
+
+    Raises:
+        UserError: a parameter ran off to infinity.
+    """
     with np.errstate(over="ignore"):
+        best = dict(zip(free, coordinates.parameters(u).tolist(), strict=True))
         draws = coordinates.parameters(drawn)
+    for name, value in best.items():
+        if not np.isfinite(value):
+            raise UserError(
+                f"Law '{law.name}' fits these runs best with {name} at infinity: they do not determine it; "
+                f"fix a parameter (fix={{'{name}': ...}}, --fix on the command line) or add runs over a wider range."
+            )
     draws = draws[np.isfinite(draws).all(axis=1)]
     values, columns = {}, []
     for name in law.parameter_names:

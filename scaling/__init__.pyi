@@ -1,9 +1,12 @@
 from scaling.advice import advice_at as advice_at
 from scaling.budget import cluster_budget as cluster_budget
+from scaling.check import check_configs as check_configs
 from scaling.count import ModelCount as ModelCount
 from scaling.count import count_file as count_file
 from scaling.count import read_architecture as read_architecture
 from scaling.doctor import examine as examine
+from scaling.export import export_plan as export_plan
+from scaling.layout.search import search_layouts as search_layouts
 from scaling.plan import Cluster as Cluster
 from scaling.plan import TrainingPlan as TrainingPlan
 from scaling.planning import plan_for as plan_for

@@ -1,11 +1,11 @@
 """Is a plan or a folder of exported files what the stacks will run? Our own checks, then the stacks' own code."""
 
-import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from fits.errors import UserError
+from fits.errors import UserError, nearest
 from fits.files import read_mapping
 from fits.schema import Schema
 from scaling.export import STACKS
@@ -14,12 +14,27 @@ from scaling.hf.build import count_with_transformers
 from scaling.hf.read import read_hf_config
 from scaling.hf.write import differences
 from scaling.plan import TrainingPlan
-from scaling.stacks import huggingface, megatron, megatron_core, torchtitan_build
+from scaling.stacks import (
+    bridge,
+    huggingface,
+    megatron,
+    megatron_core,
+    olmo_core,
+    olmo_core_build,
+    torchtitan,
+    torchtitan_build,
+)
+from scaling.stacks.bridge_read import in_fields, read_bridge
 from scaling.stacks.faults import faults
 from scaling.stacks.megatron_read import in_flags, read_megatron
-from scaling.stacks.run import Run, run_of
+from scaling.stacks.olmo_core_read import read_olmo_core
+from scaling.stacks.proof import Proof
+from scaling.stacks.run import Run, differences_of_runs, run_of
 from scaling.stacks.torchtitan_read import read_torchtitan
 from trainer_small.architecture import Architecture
+
+RATE_TOLERANCE = 1e-9
+"""Of the peak rate, to which a stack's schedule must be the plan's."""
 
 
 class Check(Schema):
@@ -43,47 +58,112 @@ class Report(Schema):
         return [check for check in self.checks if check.status == "fault"]
 
 
-def check(path: str | Path) -> Report:
+@dataclass(frozen=True)
+class _Reader:
+    """How a stack's file of the whole run is read, compared and proven."""
+
+    name: str
+    file: str
+    package: str
+    """Whose classes prove it."""
+    word: str
+    """What the file calls its names."""
+    read: Callable[[Path, int | None], Run]
+    """From the file and the number of GPUs, which most stacks take from their launcher."""
+    expressed: Callable[[Run], Run]
+    """The plan's run less what the stack cannot hold, which the export named."""
+    in_words: Callable[[str], str]
+    """A fault of the run in the words of the file."""
+    prove: Callable[[Path, Run], Proof]
+    rate_at: Callable[[Run, int], float]
+
+
+_READERS = (
+    _Reader(
+        megatron.NAME, megatron.FILE, "megatron-core", "flags",
+        lambda path, gpus: read_megatron(path), megatron.expressed, in_flags,
+        lambda path, run: megatron_core.prove(run), megatron_core.rate_at,
+    ),
+    _Reader(
+        bridge.NAME, bridge.FILE, "megatron-core", "fields",
+        lambda path, gpus: read_bridge(path, gpus=gpus), bridge.expressed, in_fields,
+        lambda path, run: megatron_core.prove(run), megatron_core.rate_at,
+    ),
+    _Reader(
+        torchtitan.NAME, "config_registry.py", "torchtitan", "constants",
+        lambda path, gpus: read_torchtitan(path, gpus=gpus), torchtitan.expressed, str,
+        torchtitan_build.prove, torchtitan_build.rate_at,
+    ),
+    _Reader(
+        olmo_core.NAME, olmo_core.FILE, "OLMo-core", "fields",
+        lambda path, gpus: read_olmo_core(path, gpus=gpus), olmo_core.expressed, str,
+        olmo_core_build.prove, olmo_core_build.rate_at,
+    ),
+)  # fmt: skip
+
+
+def check(path: str | Path, stacks: Sequence[str] = ("all",)) -> Report:
     """Check a plan, a stack's file, or a folder of them.
 
     A file is compared, number by number, with the nearest ``plan.yaml`` of the folder it is in or of those above.
 
+    Args:
+        path: the plan, the file or the folder.
+        stacks: names in ``STACKS`` whose files and classes are asked, or ``("all",)``.
+
     Raises:
-        UserError: there is nothing to check.
+        UserError: an unknown stack, or there is nothing to check.
     """
+    for name in stacks:
+        if name not in (*STACKS, "all"):
+            known = ", ".join([*STACKS, "all"])
+            raise UserError(f"--stack is '{name}'{nearest(name, STACKS)}; known are {known}.")
+    asked = tuple(STACKS) if "all" in stacks else tuple(stacks)
     path = Path(path)
     found = _files(path)
     plans: dict[Path, TrainingPlan] = {}
     checks: list[Check] = []
     for file in found.get("plan.yaml", []):
-        plan, results = _plan(file)
+        plan, results = _plan(file, asked)
         checks += results
         if plan is not None:
             plans[file.parent] = plan
-    for name, checker in _CHECKERS.items():
+    for name, checker in _checkers(asked).items():
         for file in found.get(name, []):
-            nearest = next((folder for folder in file.parents if folder in plans), None)
-            checks += checker(file, plans[nearest] if nearest else None)
+            folder = next((folder for folder in file.parents if folder in plans), None)
+            checks += checker(file, plans[folder] if folder else None)
     return Report(ok=all(item.status != "fault" for item in checks), checks=tuple(checks))
+
+
+def _checkers(stacks: Sequence[str]) -> dict[str, Callable[[Path, TrainingPlan | None], list[Check]]]:
+    """File name -> how it is checked."""
+    found: dict[str, Callable[[Path, TrainingPlan | None], list[Check]]] = {}
+    if huggingface.NAME in stacks:
+        found["config.json"] = _hf
+    for reader in _READERS:
+        if reader.name in stacks:
+            found[reader.file] = lambda path, plan, reader=reader: _run_file(reader, path, plan)
+    return found
 
 
 def _files(path: Path) -> dict[str, list[Path]]:
     """The files to check, by the name that says what they are."""
-    names = ["plan.yaml", *_CHECKERS]
+    names = ["plan.yaml", "config.json", *(reader.file for reader in _READERS)]
     if path.is_dir():
         found = {name: sorted(path.rglob(name)) for name in names}
         if not any(found.values()):
             raise UserError(f"{path} has none of {', '.join(names)}; export a plan there first.")
         return found
-    if path.name in _CHECKERS:
+    if path.name in names:
         return {path.name: [path]}
     content = read_mapping(path)
-    if "MODEL_ARGS" in content:
-        return {megatron.FILE: [path]}
-    return {"config.json" if "model_type" in content else "plan.yaml": [path]}
+    marks = {"MODEL_ARGS": megatron.FILE, "train_module": olmo_core.FILE, "scheduler": bridge.FILE}
+    marks["model_type"] = "config.json"
+    name = next((name for mark, name in marks.items() if mark in content), "plan.yaml")
+    return {name: [path]}
 
 
-def _plan(path: Path) -> tuple[TrainingPlan | None, list[Check]]:
+def _plan(path: Path, stacks: Sequence[str]) -> tuple[TrainingPlan | None, list[Check]]:
     subject = str(path)
     try:
         plan = TrainingPlan.load(path)
@@ -91,13 +171,14 @@ def _plan(path: Path) -> tuple[TrainingPlan | None, list[Check]]:
         return None, [Check(subject=subject, name="keys and values", status="fault", detail=str(error))]
     checks = [Check(subject=subject, name="keys and values", status="ok")]
     checks += _judged(subject, "sizes across keys", faults(run_of(plan)))
-    for name, stack in STACKS.items():
+    for name in stacks:
+        stack = STACKS[name]
         try:
             stack.files(plan)
             checks.append(Check(subject=subject, name=f"can be written for {name}", status="ok", detail=stack.TARGET))
         except UserError as error:
             checks.append(Check(subject=subject, name=f"can be written for {name}", status="note", detail=str(error)))
-    return plan, checks + list(_transformers(subject, plan))
+    return plan, checks + (list(_transformers(subject, plan)) if huggingface.NAME in stacks else [])
 
 
 def _transformers(subject: str, plan: TrainingPlan) -> Iterator[Check]:
@@ -124,44 +205,39 @@ def _hf(path: Path, plan: TrainingPlan | None) -> list[Check]:
     return [*checks, _counted(subject, "transformers", total, lambda: count_with_transformers(config, subject))]
 
 
-def _megatron(path: Path, plan: TrainingPlan | None) -> list[Check]:
-    subject = str(path)
+def _run_file(reader: _Reader, path: Path, plan: TrainingPlan | None) -> list[Check]:
+    subject, layout = str(path), plan.layout if plan else None
     try:
-        run = read_megatron(path)
+        run = reader.read(path, layout.gpus if layout else None)
     except UserError as error:
-        return [Check(subject=subject, name="flags and values", status="fault", detail=str(error))]
-    checks = [Check(subject=subject, name="flags and values", status="ok")]
-    checks += _judged(subject, "sizes across flags", [in_flags(fault) for fault in faults(run)])
+        return [Check(subject=subject, name=f"{reader.word} and values", status="fault", detail=str(error))]
+    checks = [Check(subject=subject, name=f"{reader.word} and values", status="ok")]
+    found = [reader.in_words(fault) for fault in faults(run)]
+    checks += _judged(subject, f"sizes across {reader.word}", found)
     if plan is not None:
-        wanted = run_of(plan)
-        model = wanted.model.model_copy(update={"moe_output_norm": False})  # an omission that the file names
-        wanted = dataclasses.replace(wanted, model=model)
-        checks += _judged(subject, "the same as the plan", _changed_run(run, wanted))
-    return [*checks, _counted(subject, "megatron-core", run.model.params_total, lambda: megatron_core.count(run))]
+        checks += _judged(subject, "the same as the plan", _changed_run(run, reader.expressed(run_of(plan))))
+    return checks + _proven(subject, reader, path, run)
 
 
-def _torchtitan(path: Path, plan: TrainingPlan | None) -> list[Check]:
-    subject = str(path)
-    layout = plan.layout if plan else None
+def _proven(subject: str, reader: _Reader, path: Path, run: Run) -> list[Check]:
+    """Parameters to the last one and the learning rate at many steps, by the stack's own classes."""
+    counts, rates = f"parameters by {reader.package}", f"learning rate by {reader.package}"
     try:
-        run = read_torchtitan(path, gpus=layout.gpus if layout else None)
+        proof = reader.prove(path, run)
+    except NotInstalled as error:
+        return [Check(subject=subject, name=name, status="skipped", detail=str(error)) for name in (counts, rates)]
     except UserError as error:
-        return [Check(subject=subject, name="constants", status="fault", detail=str(error))]
-    checks = [Check(subject=subject, name="constants", status="ok")]
-    checks += _judged(subject, "sizes across constants", faults(run))
-    if plan is not None:
-        precision = "fp32" if plan.precision == "fp32" else "bf16"
-        wanted = dataclasses.replace(run_of(plan), precision=precision)
-        checks += _judged(subject, "the same as the plan", _changed_run(run, wanted))
-    return [
-        *checks,
-        _counted(
-            subject,
-            "torchtitan",
-            run.model.params_total,
-            lambda: torchtitan_build.count(path, gpus=layout.gpus if layout else None),
-        ),
-    ]
+        return [Check(subject=subject, name=counts, status="fault", detail=f"{reader.package} refuses it: {error}")]
+    pairs = [("", proof.parameters, run.model.params_total)]
+    if proof.active_parameters is not None:
+        pairs.append(("active ", proof.active_parameters, run.model.params_active))
+    checks = [_compared(subject, kind + counts, reader.package, kind, built, ours) for kind, built, ours in pairs]
+    worst = max(proof.rates, key=lambda step: abs(proof.rates[step] - reader.rate_at(run, step)))
+    theirs, ours = proof.rates[worst], reader.rate_at(run, worst)
+    if abs(theirs - ours) > RATE_TOLERANCE * run.learning_rate:
+        detail = f"at step {worst} {reader.package} has {theirs:.10g}, the plan's curve {ours:.10g}"
+        return [*checks, Check(subject=subject, name=rates, status="fault", detail=detail)]
+    return [*checks, Check(subject=subject, name=rates, status="ok", detail=f"{len(proof.rates)} steps")]
 
 
 def _judged(subject: str, name: str, found: list[str]) -> list[Check]:
@@ -180,10 +256,8 @@ def _changed(written: Architecture, planned: Architecture) -> list[str]:
 
 def _changed_run(written: Run, planned: Run) -> list[str]:
     found = _changed(written.model, planned.model)
-    for field in dataclasses.fields(Run):
-        value, wanted = getattr(written, field.name), getattr(planned, field.name)
-        if field.name != "model" and value != wanted:
-            found.append(f"{field.name} is {value!r}, the plan says {wanted!r}; export again or change the plan")
+    for name, (value, wanted) in differences_of_runs(written, planned).items():
+        found.append(f"{name} is {value!r}, the plan says {wanted!r}; export again or change the plan")
     return found
 
 
@@ -196,14 +270,15 @@ def _counted(subject: str, package: str, expected: int, counter: Callable[[], in
         return Check(subject=subject, name=name, status="skipped", detail=str(error))
     except UserError as error:
         return Check(subject=subject, name=name, status="fault", detail=str(error))
+    return _compared(subject, name, package, "", total, expected)
+
+
+def _compared(subject: str, name: str, package: str, kind: str, total: int, expected: int) -> Check:
     if total != expected:
-        detail = f"{package} builds {total:,} parameters, the file says {expected:,}"
+        detail = f"{package} builds {total:,} {kind}parameters, the file says {expected:,}"
         return Check(subject=subject, name=name, status="fault", detail=detail)
     return Check(subject=subject, name=name, status="ok", detail=f"{total:,}")
 
 
-_CHECKERS: dict[str, Callable[[Path, TrainingPlan | None], list[Check]]] = {
-    "config.json": _hf,
-    megatron.FILE: _megatron,
-    "config_registry.py": _torchtitan,
-}
+check_configs = check
+"""Its public name: ``scaling.check`` is this module."""

@@ -10,7 +10,7 @@ from fits.errors import UserError
 
 _ORDER = (
     *("demo", "corpus", "vocab", "sweep", "fit", "laws", "budget", "plan"),
-    *("export", "export_run", "check", "report", "count", "data", "doctor"),
+    *("layout", "export", "export_run", "check", "track", "report", "count", "data", "doctor"),
 )
 """The commands in the order of the road."""
 
@@ -66,7 +66,8 @@ def scaling(
 ) -> None:
     """Plan a large Mixture-of-Experts pretraining run: small runs in, a trustworthy training config out.
 
-    The road: corpus, vocab study, sweep design, sweep run, sweep table, fit, plan, export, report.
+    The road: corpus, vocab study, sweep design, sweep run, sweep table, fit, plan, layout,
+    export, check, track, report.
     `scaling demo` walks it end to end. Every command has --help with an
     example, and --json.
 

@@ -1,7 +1,8 @@
 """How the command line speaks: one table style, JSON on request, progress with the time left."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +21,16 @@ def _console(*, stderr: bool = False) -> "Console":
 
 
 def say(text: str = "") -> None:
-    """A line for a person; markup is not interpreted, so values print as they are."""
-    _console().print(text, markup=False, soft_wrap=True)
+    """A line for a person; markup is not interpreted, so values print as they are.
+
+    A terminal gets it broken between words, a pipe or a log whole.
+    """
+    _console().print(text, markup=False, soft_wrap=not _console().is_terminal)
 
 
 def note(text: str) -> None:
     """A line beside the result, on standard error: what is going on, what went wrong."""
-    _console(stderr=True).print(text, markup=False, soft_wrap=True)
+    _console(stderr=True).print(text, markup=False, soft_wrap=not is_terminal())
 
 
 def is_terminal() -> bool:
@@ -50,6 +54,8 @@ def make_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, title: 
     from rich.text import Text
 
     rows = [list(row) for row in rows]
+    if title:
+        say()
     table = Table(title=title or None, title_justify="left", title_style="bold", box=None, pad_edge=False)
     for index, name in enumerate(columns):
         numeric = bool(rows) and all(isinstance(row[index], int | float) for row in rows)
@@ -85,6 +91,17 @@ def count(value: float) -> str:
         if abs(value) >= size:
             return f"{value / size:.4g}{letter}"
     return f"{value:g}"
+
+
+@contextmanager
+def working(what: str) -> Iterator[None]:
+    """A turning mark with the time gone by, on a terminal, for work whose length is not known."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (SpinnerColumn(), TextColumn(what, markup=False), TimeElapsedColumn())
+    with Progress(*columns, console=_console(stderr=True), transient=True, disable=not is_terminal()) as bar:
+        bar.add_task(what, total=None)
+        yield
 
 
 def progress() -> "Progress":

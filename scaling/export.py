@@ -7,11 +7,11 @@ from pathlib import Path
 from fits.errors import UserError, nearest
 from fits.files import write_text
 from scaling.plan import TrainingPlan
-from scaling.stacks import huggingface, megatron, torchtitan
+from scaling.stacks import bridge, huggingface, megatron, olmo_core, torchtitan
 from scaling.stacks.faults import faults
 from scaling.stacks.run import run_of
 
-STACKS = {stack.NAME: stack for stack in (megatron, huggingface, torchtitan)}
+STACKS = {stack.NAME: stack for stack in (megatron, huggingface, torchtitan, olmo_core, bridge)}
 
 
 @dataclass(frozen=True)
@@ -66,3 +66,7 @@ def export(plan: TrainingPlan, stacks: Sequence[str], out: str | Path) -> list[E
         done.append(Exported(name, stack.TARGET, tuple(folders[name] / file for file in content), tuple(notes)))
     plan.save(Path(out) / "plan.yaml")
     return done
+
+
+export_plan = export
+"""Its public name: ``scaling.export`` is this module."""

@@ -131,7 +131,9 @@ class Schedule(Schema):
     kind: Literal["wsd", "cosine"] = "wsd"
     warmup_tokens: Count = Field(ge=0)
     decay_tokens: Count = Field(gt=0)
-    """Tokens of the final decay (wsd: 1 - sqrt shape); for cosine, all tokens after the warm-up."""
+    """Tokens of the final decay; for cosine, all tokens after the warm-up."""
+    decay_shape: Literal["sqrt", "linear"] = "sqrt"
+    """How wsd decays: by 1 - sqrt (arXiv 2405.18392), or in a straight line, the only one that OLMo-core has."""
     final_learning_rate_fraction: float = Field(default=0.1, ge=0, le=1)
 
 

@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from fits.html import card, number
+from scaling.console import count
 
 if TYPE_CHECKING:
     from scaling.plan import TrainingPlan
@@ -14,7 +15,7 @@ def plan_card(plan: "TrainingPlan") -> str:
     """HTML: the answer, each decision's interval and flat region, what it costs to be off, and the warnings."""
     model, promise = plan.model, plan.prediction
     rows = [
-        ["parameters", f"{model.params_total:.4g}, {model.params_active:.4g} active"],
+        ["parameters", f"{count(model.params_total)}, {count(model.params_active)} active"],
         ["shape", f"{model.hidden_size} wide, {model.num_layers} layers, {model.num_attention_heads} heads"],
         [
             "experts",
@@ -22,7 +23,7 @@ def plan_card(plan: "TrainingPlan") -> str:
             f"each {model.expert_ffn_size} wide",
         ],
         ["vocabulary", f"{model.vocab_size:,}"],
-        ["tokens", f"{plan.tokens:.4g} in batches of {plan.batch_tokens:,}: {plan.steps:,} steps"],
+        ["tokens", f"{count(plan.tokens)} in batches of {plan.batch_tokens:,}: {plan.steps:,} steps"],
         ["learning rate", number(plan.optimizer.learning_rate)],
         ["training FLOPs", f"{plan.budget.train_flops:.4g}"],
         [

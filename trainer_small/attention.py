@@ -34,6 +34,7 @@ class Positions:
         self.queries_per_key = architecture.num_attention_heads // self.kv_heads
         mask = torch.full((length, length), -torch.inf, device=device, dtype=dtype).triu_(1)
         self.mask = mask.repeat(self.queries_per_key, 1)
+        self.explicit = device.type == "cpu" and length <= _EXPLICIT_BELOW
         self.documents: Tensor | None = None
         self.block_mask: Any = None
 
@@ -51,7 +52,7 @@ class Positions:
         own.cos, own.sin = self.cos[place], self.sin[place]
         if starts.is_cuda:
             own.block_mask = _document_blocks(own.documents)
-        elif length <= _EXPLICIT_BELOW:
+        elif self.explicit:
             apart = own.documents.unsqueeze(2) != own.documents.unsqueeze(1)
             mask = self.mask[:length].masked_fill(apart, -torch.inf)
             own.mask = mask.repeat(1, self.queries_per_key, 1).repeat_interleave(self.kv_heads, 0)
@@ -84,7 +85,7 @@ class GroupedQueryAttention(nn.Module):
         if self.norms != "none":
             q, k = self._norm(self.q_norm, q), self._norm(self.k_norm, k)
         out = attend(q, k, v, positions, rotary=True)
-        return linear(out.reshape(x.shape[0], heads * size), self.o_proj)
+        return linear(out.reshape(*x.shape[:-1], heads * size), self.o_proj)
 
     def _norm(self, norm: RMSNorm, x: Tensor) -> Tensor:
         return norm(x) if self.norms == "per_head" else norm(x.flatten(2)).view(x.shape)
@@ -126,13 +127,20 @@ class LatentAttention(nn.Module):
         q = torch.cat((q[..., : self.nope], q_rope), -1)
         k = torch.cat((k_nope, k_rope.expand(-1, -1, self.heads, -1)), -1)
         out = attend(q, k, v, positions, rotary=False)
-        return linear(out.reshape(x.shape[0], self.heads * self.value), self.o_proj)
+        return linear(out.reshape(*x.shape[:-1], self.heads * self.value), self.o_proj)
 
 
 def linear(x: Tensor, layer: nn.Linear) -> Tensor:
     """The layer at the activations' type: parameters are float32, products may be bfloat16."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.linear(x, layer.weight.to(x.dtype), bias)
+    return affine(x, layer.weight.to(x.dtype), None if layer.bias is None else layer.bias.to(x.dtype))
+
+
+def affine(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``x [n, in] @ weight [out, in].T + bias``; for a stack of models all three have one more axis before."""
+    if weight.dim() == 2:
+        return F.linear(x, weight, bias)
+    out = torch.bmm(x, weight.mT)
+    return out if bias is None else out + bias.unsqueeze(1)
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, positions: Positions, *, rotary: bool) -> Tensor:
@@ -145,7 +153,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, positions: Positions, *, rotary: boo
     Returns:
         ``[batch, length, heads, value size]``.
     """
-    if not q.is_cuda and q.shape[1] <= _EXPLICIT_BELOW:
+    if positions.explicit:
         cos, sin = (_over_heads(positions.cos), _over_heads(positions.sin)) if rotary else (None, None)
         return _Attend.apply(q, k, v, cos, sin, positions.mask)
     if rotary:

@@ -28,15 +28,26 @@ def apply_experts(
         indices, weights: ``[n, k]`` experts and gates.
         gate_up: ``[experts, 2 * size, hidden]``; down: ``[experts, hidden, size]``; of x's type.
 
+    A stack of models has one more axis before all of them; the experts of all models are then one set of groups.
+
     Returns:
         ``[n, hidden]``.
     """
+    if x.dim() == 3:
+        return _stacked(x, indices, weights, gate_up, down, dispatch)
     weights = weights.to(x.dtype)
     if dispatch == "loop":
         return _loop(x, indices, weights, gate_up, down)
     if dispatch == "sorted":
         return _sorted(x, indices, weights, gate_up, down)
     return _grouped(x, indices, weights, gate_up, down)
+
+
+def _stacked(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, dispatch: Dispatch) -> Tensor:
+    models, experts = gate_up.shape[:2]
+    own = indices + torch.arange(0, models * experts, experts, device=x.device).view(-1, 1, 1)
+    flat = (part.flatten(0, 1) for part in (x, own, weights, gate_up, down))
+    return apply_experts(*flat, dispatch).view(x.shape)
 
 
 def _loop(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
@@ -57,9 +68,8 @@ def _combine(rows: Tensor, position: Tensor, k: int) -> Tensor:
 
 def _sorted(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
     k = indices.shape[1]
-    position, choice, bounds = lay_out(indices, len(gate_up))
-    # Padding repeats the last token with weight 0: it adds nothing to any gradient.
-    token = (choice // k).clamp(max=len(x) - 1)
+    position, choice, token, bounds = lay_out(indices, len(gate_up))
+    # Padding repeats a token with weight 0: it adds nothing to any gradient.
     row_weight = Permute.apply(F.pad(weights.flatten(), (0, 1)), choice, F.pad(position, (0, 1)))
     gathered = Spread.apply(x, token, position, k)
     weighted = swiglu(group_products(gathered, gate_up.mT, bounds)) * row_weight.unsqueeze(-1)

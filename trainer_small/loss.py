@@ -1,77 +1,116 @@
 """Cross-entropy through the head, in chunks: no full table of logits, gradients made in the forward pass."""
 
+from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-_CHUNK_ENTRIES = 2**19
-"""Logits held at a time: 2 MiB of float32 stays in a CPU's cache; a GPU takes 64 times as many."""
+_EAGER_ENTRIES = 2**19
+"""Logits held at a time: 2 MiB of float32 stays in a CPU's cache while one operator after another passes over it."""
+_COMPILED_ENTRIES = 2**21
+"""A compiled chunk passes over its logits once, and larger products are faster."""
+_CUDA_ENTRIES = 2**25
+_FEWEST_ROWS = 64
+"""Each chunk reads and writes the head's whole gradient: with fewer rows that costs more than the products."""
 
 
-def linear_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+def linear_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, *, compiled: bool = False) -> Tensor:
     """Mean cross-entropy in nats.
 
     Args:
-        hidden: ``[n, hidden_size]``; head: ``[vocab_size, hidden_size]``; targets: ``[n]`` token ids.
+        hidden: ``[n, hidden_size]``; head: ``[vocab_size, hidden_size]``; targets: ``[n]`` token ids. A stack of
+            models has one more axis before all three.
+        compiled: have what happens to a chunk's logits compiled.
 
     Returns:
-        A scalar in at least float32; softmax and sums are in that type for bfloat16 activations too.
+        A scalar (a stack: one a model) in at least float32; softmax and sums are in that type for bfloat16 too.
     """
-    return _LinearCrossEntropy.apply(hidden, head, targets)
+    return _LinearCrossEntropy.apply(hidden, head, targets, compiled)
 
 
 @torch.no_grad()
 def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of every token, nats, ``[n]``."""
     weight = head.to(hidden.dtype)
-    losses = [_chunk(hidden[rows], weight, targets[rows])[0] for rows in _chunks(len(hidden), len(head), hidden.device)]
-    return torch.cat(losses)
+    chunks = _chunks(len(hidden), len(head), hidden.device, compiled=False)
+    return torch.cat([_losses(hidden[rows] @ weight.T, targets[rows])[0] for rows in chunks])
 
 
-def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
-    entries = _CHUNK_ENTRIES * (64 if device.type == "cuda" else 1)
-    size = max(16, entries // vocab_size)
+def chunk_entries(vocab_size: int, device_type: str, *, compiled: bool) -> int:
+    """Logits that are held at a time."""
+    entries = _COMPILED_ENTRIES if compiled else _EAGER_ENTRIES
+    return max(_FEWEST_ROWS * vocab_size, _CUDA_ENTRIES if device_type == "cuda" else entries)
+
+
+def _chunks(rows: int, vocab_size: int, device: torch.device, *, compiled: bool) -> list[slice]:
+    """Rows in parts of nearly one size: a compiled chunk is compiled again for another."""
+    most = chunk_entries(vocab_size, device.type, compiled=compiled) // vocab_size
+    size = -(-rows // -(-rows // most)) if rows else 1
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def _chunk(hidden: Tensor, weight: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses ``[rows]`` and probabilities ``[rows, vocab_size]``."""
-    logits = hidden @ weight.T
+def _losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses ``[..., rows]`` and probabilities ``[..., rows, vocab_size]``."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    picked = logits.gather(1, targets.unsqueeze(1)).squeeze(1)
+    picked = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
     largest = logits.amax(-1)
     probabilities = torch.softmax(logits, -1)
     # log Z = largest logit - log of its probability: one exponential a logit instead of two.
     return largest - probabilities.amax(-1).log() - picked, probabilities
 
 
+def _eager_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the losses, and its gradient at the logits in their type."""
+    losses, gradient = _losses(logits, targets)
+    index = targets.unsqueeze(-1)
+    gradient.scatter_(-1, index, gradient.gather(-1, index) - 1)
+    return losses.sum(-1), gradient.to(logits.dtype)
+
+
+def _fusible_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """``_eager_chunk`` in a form that a compiler makes two passes of."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    normalizer = wide.logsumexp(-1, keepdim=True)
+    picked = wide.gather(-1, targets.unsqueeze(-1))
+    hit = torch.arange(logits.shape[-1], device=logits.device) == targets.unsqueeze(-1)
+    gradient = (wide - normalizer).exp() - hit.to(wide.dtype)
+    return (normalizer - picked).sum((-2, -1)), gradient.to(logits.dtype)
+
+
+@cache
+def _compiled_chunk() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    return torch.compile(_fusible_chunk, dynamic=False, fullgraph=True)
+
+
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, compiled: bool) -> Tensor:
+        chunk = _compiled_chunk() if compiled else _eager_chunk
         weight = head.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden)
         grad_head = torch.zeros_like(head)
-        total = torch.zeros((), dtype=torch.promote_types(hidden.dtype, torch.float32), device=hidden.device)
-        for rows in _chunks(len(hidden), len(head), hidden.device):
-            loss, grad = _chunk(hidden[rows], weight, targets[rows])
-            total += loss.sum()
-            index = targets[rows].unsqueeze(1)
-            grad.scatter_(1, index, grad.gather(1, index) - 1)
-            grad = grad.to(hidden.dtype)
-            torch.mm(grad, weight, out=grad_hidden[rows])
+        total = hidden.new_zeros(hidden.shape[:-2], dtype=torch.promote_types(hidden.dtype, torch.float32))
+        accumulate = grad_head.addmm_ if head.dim() == 2 else grad_head.baddbmm_
+        for rows in _chunks(hidden.shape[-2], head.shape[-2], hidden.device, compiled=compiled):
+            part = hidden[..., rows, :]
+            loss, grad = chunk(part @ weight.mT, targets[..., rows])
+            total += loss
+            torch.matmul(grad, weight, out=grad_hidden[..., rows, :])
             if grad_head.dtype == grad.dtype:
-                grad_head.addmm_(grad.T, hidden[rows])
+                accumulate(grad.mT, part)
             else:
-                grad_head += grad.T @ hidden[rows]
+                grad_head += grad.mT @ part
         ctx.save_for_backward(grad_hidden, grad_head)
-        ctx.count = len(hidden)
-        return total / len(hidden)
+        ctx.count = hidden.shape[-2]
+        return total / ctx.count
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        # In place: a second backward is refused by the saved tensors' version.
         grad_hidden, grad_head = ctx.saved_tensors
-        scale = grad / ctx.count
-        return grad_hidden * scale.to(grad_hidden.dtype), grad_head * scale.to(grad_head.dtype), None
+        scale = (grad / ctx.count)[..., None, None]
+        return grad_hidden.mul_(scale), grad_head.mul_(scale), None, None

@@ -39,7 +39,7 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         require_trainable(architecture)
-        self.architecture, self.compute_dtype = architecture, compute_dtype
+        self.architecture, self.dispatch, self.compute_dtype = architecture, dispatch, compute_dtype
         self.embedding = nn.Embedding(architecture.vocab_size, architecture.hidden_size)
         self.blocks = nn.ModuleList(Block(architecture, layer, dispatch) for layer in range(architecture.num_layers))
         self.norm = RMSNorm(architecture.hidden_size, architecture.norm_eps)
@@ -63,10 +63,12 @@ class Model(nn.Module):
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor | None]:
         """Hidden states ``[batch * length, hidden]`` after the last norm for ``tokens [batch, length]``,
-        and the sum of the routers' losses (None when there are none)."""
-        batch = len(tokens)
-        positions = self._positions_of(tokens)
-        x = F.embedding(tokens.flatten(), self.embedding.weight).to(self.compute_dtype)
+        and the sum of the routers' losses (None when there are none).
+
+        A stack of models (``stacked``) has one more axis before all of these."""
+        batch = tokens.shape[:-1].numel()
+        positions = self._positions_of(tokens.flatten(0, -2))
+        x = self._embed(tokens)
         total = None
         for block in self.blocks:
             assert isinstance(block, Block)
@@ -80,6 +82,13 @@ class Model(nn.Module):
                 total = loss if total is None else total + loss
         return self.norm(x), total
 
+    def _embed(self, tokens: Tensor) -> Tensor:
+        table = self.embedding.weight
+        if table.dim() == 3:
+            models, rows = table.shape[:2]
+            tokens = tokens + torch.arange(0, models * rows, rows, device=tokens.device).view(-1, 1, 1)
+        return F.embedding(tokens.flatten(-2), table.flatten(0, -2)).to(self.compute_dtype)
+
     def look_further(self, hidden: Tensor, tokens: Tensor, depth: int) -> tuple[Tensor, Tensor | None]:
         """What multi-token-prediction module ``depth`` (from 1) makes of it: hidden states for the head, router loss.
 
@@ -88,7 +97,7 @@ class Model(nn.Module):
             tokens: ``[batch, length]``, at each place the token that lies ``depth`` further on.
         """
         module = self.multi_token[str(self.architecture.num_layers + depth - 1)]
-        embedded = F.embedding(tokens.flatten(), self.embedding.weight).to(self.compute_dtype)
+        embedded = self._embed(tokens)
         out, loss, load = module(hidden, embedded, len(tokens), self._positions_of(tokens))
         if isinstance(module.block.ffn, MixtureOfExperts):
             module.block.ffn.router.load += load

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer_small.architecture import Architecture
+from trainer_small.attention import linear
 from trainer_small.dispatch import Dispatch, apply_experts
 from trainer_small.feedforward import FeedForward
 from trainer_small.norm import RMSNorm
@@ -36,7 +36,7 @@ class MixtureOfExperts(nn.Module):
         if self.shared_experts is not None:
             shared = self.shared_experts(x)
             if self.shared_gate is not None:
-                shared = shared * F.linear(x, self.shared_gate.weight.to(x.dtype)).sigmoid()
+                shared = shared * linear(x, self.shared_gate).sigmoid()
             out = out + shared
         if self.output_norm is not None:
             out = self.output_norm(out)

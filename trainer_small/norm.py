@@ -16,7 +16,10 @@ class RMSNorm(nn.Module):
         self.eps = eps
 
     def forward(self, x: Tensor) -> Tensor:
-        return _RMSNorm.apply(x, self.weight, self.eps)
+        if self.weight.dim() == 1:
+            return _RMSNorm.apply(x, self.weight, self.eps)
+        models, size = self.weight.shape  # a stack
+        return _RMSNorm.apply(x.reshape(models, -1, size), self.weight.unsqueeze(1), self.eps).view(x.shape)
 
 
 class _RMSNorm(torch.autograd.Function):
@@ -36,7 +39,9 @@ class _RMSNorm(torch.autograd.Function):
         size = normal.shape[-1]
         wide = grad.to(normal.dtype)
         product = wide * normal
-        grad_weight = product.reshape(-1, size).sum(0)
-        along = (product @ weight).div_(size).unsqueeze(-1)  # the part of the gradient that only rescales x
+        grad_weight = product.sum_to_size(weight.shape)
+        # A stack's sum must not depend on how many models it has, as a batched product's would.
+        along = product @ weight if weight.dim() == 1 else torch.linalg.vecdot(product, weight)
+        along = along.div_(size).unsqueeze(-1)  # the part of the gradient that only rescales x
         grad_x = (wide * weight).addcmul_(normal, along, value=-1).mul_(inverse)
         return grad_x.to(grad.dtype), grad_weight, None

@@ -21,12 +21,13 @@ def most_rows(choices: int, experts: int) -> int:
 
 
 @torch.library.custom_op("trainer_small::lay_out", mutates_args=())
-def lay_out(indices: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
+def lay_out(indices: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Where each (token, choice) of ``indices [n, k]`` stands when rows are sorted by expert in padded groups.
 
     Returns:
         position ``[n * k]``: row of every (token, choice); choice ``[most_rows]``: the (token, choice) of every row,
-        ``n * k`` where it is padding; bounds ``[experts + 1]``: where groups start and end.
+        ``n * k`` where it is padding; token ``[most_rows]``: the token of every row, where it is padding one of its
+        group (a number that is not one must not leave its model); bounds ``[experts + 1]``: where groups start and end.
     """
     flat = indices.flatten()
     counts = torch.bincount(flat, minlength=experts)
@@ -39,14 +40,18 @@ def lay_out(indices: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
     position[order] = row
     choice = torch.full((most_rows(len(flat), experts),), len(flat))
     choice[row] = order
-    return position, choice, F.pad(ends, (1, 0))
+    first = order[(counts.cumsum(0) - counts).clamp(max=max(len(flat) - 1, 0))] if len(flat) else counts
+    token = torch.zeros_like(choice)
+    token[: int(ends[-1])] = first.repeat_interleave(padded)
+    token[row] = order
+    return position, choice, token // indices.shape[1], F.pad(ends, (1, 0))
 
 
 @lay_out.register_fake
-def _(indices: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor]:
-    sizes = indices.numel(), most_rows(indices.numel(), experts), experts + 1
-    position, choice, bounds = (indices.new_empty(size) for size in sizes)
-    return position, choice, bounds
+def _(indices: Tensor, experts: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    rows = most_rows(indices.numel(), experts)
+    position, choice, token, bounds = (indices.new_empty(size) for size in (indices.numel(), rows, rows, experts + 1))
+    return position, choice, token, bounds
 
 
 @torch.library.custom_op("trainer_small::group_products", mutates_args=())

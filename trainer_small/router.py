@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from trainer_small.architecture import Architecture
+from trainer_small.attention import affine
 
 
 @dataclass
@@ -50,13 +50,13 @@ class Router(nn.Module):
 
         The caller adds to ``load``: a layer may be computed again for its gradient.
         """
-        logits = F.linear(x.to(self.weight.dtype), self.weight, self.bias)
+        logits = affine(x.to(self.weight.dtype), self.weight, self.bias)
         scores = logits.sigmoid() if self.sigmoid else logits.softmax(-1)
         with torch.no_grad():
             indices = self._choose(scores)
-            chosen = indices.flatten()
-            load = torch.zeros_like(self.load).scatter_add_(0, chosen, torch.ones_like(chosen))  # bincount would sync
-        weights = scores.gather(1, indices)
+            chosen = indices.flatten(-2)
+            load = torch.zeros_like(self.load).scatter_add_(-1, chosen, torch.ones_like(chosen))  # bincount would sync
+        weights = scores.gather(-1, indices)
         if self.normalize:
             weights = weights / (weights.sum(-1, keepdim=True) + 1e-20)  # sigmoid scores can all underflow
         if self.scaling != 1:
@@ -65,36 +65,37 @@ class Router(nn.Module):
         return Routing(indices, weights, load, loss)
 
     def _choose(self, scores: Tensor) -> Tensor:
-        biased = scores if self.selection_bias is None else scores + self.selection_bias
+        biased = scores if self.selection_bias is None else scores + self.selection_bias.unsqueeze(-2)
         if self.groups > self.groups_per_token:
-            grouped = biased.view(len(biased), self.groups, -1)
+            grouped = biased.unflatten(-1, (self.groups, -1))
             # DeepSeek-V3 ranks groups by their two best experts (arXiv 2412.19437), DeepSeek-V2 by the best.
             best = grouped.topk(min(2 if self.selection_bias is not None else 1, grouped.shape[-1]), -1).values.sum(-1)
             allowed = torch.zeros_like(best, dtype=torch.bool).scatter_(
-                1, best.topk(self.groups_per_token, -1).indices, True
+                -1, best.topk(self.groups_per_token, -1).indices, True
             )
-            biased = grouped.masked_fill(~allowed.unsqueeze(-1), -torch.inf).flatten(1)
+            biased = grouped.masked_fill(~allowed.unsqueeze(-1), -torch.inf).flatten(-2)
         return biased.topk(self.top_k, -1, sorted=False).indices
 
     def _losses(self, logits: Tensor, scores: Tensor, indices: Tensor, load: Tensor, sequences: int) -> Tensor | None:
         losses = []
         if self.auxiliary_loss_weight or self.sequence_loss_weight:
             shares = scores / scores.sum(-1, keepdim=True) if self.sigmoid else scores
-            experts = len(load)
+            experts = load.shape[-1]
             # Switch Transformers (arXiv 2101.03961, eq. 4) with k choices: 1 at perfect balance.
             if self.auxiliary_loss_weight:
-                fraction = load.to(shares.dtype) / load.sum()
-                losses.append(self.auxiliary_loss_weight * experts * (fraction * shares.mean(0)).sum())
+                fraction = load.to(shares.dtype) / load.sum(-1, keepdim=True)
+                losses.append(self.auxiliary_loss_weight * experts * (fraction * shares.mean(-2)).sum(-1))
             # The same within each sequence (DeepSeek-V3, arXiv 2412.19437, eq. 17).
             if self.sequence_loss_weight:
                 chosen = indices.view(sequences, -1)
                 loads = load.new_zeros(sequences, experts).scatter_add_(1, chosen, torch.ones_like(chosen))
                 fractions = loads.to(shares.dtype) / chosen.shape[1]
                 means = shares.view(sequences, -1, experts).mean(1)
-                losses.append(self.sequence_loss_weight * experts * (fractions * means).sum(-1).mean())
+                each = (fractions * means).sum(-1).unflatten(0, (*load.shape[:-1], -1))
+                losses.append(self.sequence_loss_weight * experts * each.mean(-1))
         if self.z_loss_weight:
             # ST-MoE (arXiv 2202.08906, eq. 5).
-            losses.append(self.z_loss_weight * logits.logsumexp(-1).square().mean())
+            losses.append(self.z_loss_weight * logits.logsumexp(-1).square().mean(-1))
         return sum(losses[1:], losses[0]) if losses else None
 
     @torch.no_grad()

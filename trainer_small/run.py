@@ -98,10 +98,14 @@ def _train(
 
 
 def _fail(directory: Path, config: RunConfig, error: Exception) -> NoReturn:
-    fault = _user_error(directory, error)
     with suppress(OSError):  # a full disk takes not even the reason
-        write_failure(directory, config, str(fault or f"{type(error).__name__}: {error}"))
-    raise (fault or error) from None
+        record_failure(directory, config, error)
+    raise (_user_error(directory, error) or error) from None
+
+
+def record_failure(directory: Path, config: RunConfig, error: Exception) -> Result:
+    """Keep in the run's folder why it failed."""
+    return write_failure(directory, config, str(_user_error(directory, error) or f"{type(error).__name__}: {error}"))
 
 
 def _user_error(directory: Path, error: Exception) -> UserError | None:

@@ -1,7 +1,7 @@
 """A run from its folder's state to its end: resume, train, record, evaluate, checkpoint."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,8 @@ class RunProgress:
     steps: int
     loss: float
     tokens_per_second: float
+    seconds_left: float
+    """Of training, at the mean speed so far."""
 
 
 class RunLoop:
@@ -92,20 +94,31 @@ class RunLoop:
             )
 
     def train(self) -> Result:
+        course = self.course()
+        next(course)
+        while True:
+            try:
+                course.send(None)
+            except StopIteration as end:
+                return end.value
+
+    def course(self) -> Generator[None, torch.Tensor | None, Result]:
+        """The whole run, which waits before each step: for the step's loss where its gradients are made by others
+        (``stacked``), else for None."""
         self._resume()
         try:
-            return self._train()
+            return (yield from self._train())
         finally:
             for writer in self.writers:
                 writer.close()
 
-    def _train(self) -> Result:
+    def _train(self) -> Generator[None, torch.Tensor | None, Result]:
         training = self.training
         steps = self.config.training.steps
         last_checkpoint = last_progress = time.monotonic()
         try:
             while training.step < steps:
-                training.advance()
+                training.advance((yield))
                 if training.step % self.every == 0 or training.step == steps:
                     self._record(training.step)
                 if training.step in self.points and training.step < steps:
@@ -118,11 +131,11 @@ class RunLoop:
                     self.on_progress(self._progress())
                 stopping = self.stop is not None and training.step < steps and self.stop()
                 due = now - last_checkpoint > self.config.checkpoint_seconds
-                stopping, due = self.ranks.agree(stopping), self.ranks.agree(due)
-                if stopping or due:
+                wish = self.ranks.agree(2 * stopping + due)  # all ranks stop or save, or none
+                if wish:
                     self._save(save_checkpoint)
                     last_checkpoint = time.monotonic()
-                if stopping:
+                if wish >= 2:
                     return self._result("interrupted", None, None)
             training.settle()
         except Diverged as end:
@@ -236,13 +249,15 @@ class RunLoop:
                 writer.write(int(line["step"]), {key: value for key, value in line.items() if key != "step"})
 
     def _progress(self) -> RunProgress:
-        training = self.training
+        training, recipe = self.training, self.config.training
+        speed = self._tokens_per_second()
         return RunProgress(
             self.config.run_id,
             training.step,
-            self.config.training.steps,
+            recipe.steps,
             training.losses[-1] if training.losses else float("nan"),
-            self._tokens_per_second(),
+            speed,
+            (recipe.tokens_trained - recipe.tokens_at(training.step)) / max(speed, 1e-9),
         )
 
     def _result(

@@ -66,26 +66,28 @@ class Training:
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._check_every = 1 if device.type == "cpu" else 16
 
-    def advance(self) -> None:
+    def batch(self) -> torch.Tensor:
+        """This rank's windows of the coming step, ``[windows, sequence_length + 1]``."""
+        training = self.config.training
+        first, own = self.parallel.rows(training.batch_at(self.step) // training.sequence_length)
+        position = training.tokens_at(self.step) // training.sequence_length + first
+        return torch.from_numpy(self.reader.batch(position, own)).to(self.device)
+
+    def advance(self, loss: torch.Tensor | None = None) -> None:
         """One optimizer step.
+
+        Args:
+            loss: of the coming step's batch, when its gradients are there already: a stack makes those of its models
+                together.
 
         Raises:
             Diverged: the loss or the gradient is not a number, or the loss stays above its start.
         """
         started, processor = time.perf_counter(), time.process_time()
         training = self.config.training
-        windows = training.batch_at(self.step) // training.sequence_length
-        first, own = self.parallel.rows(windows)
-        position = training.tokens_at(self.step) // training.sequence_length + first
-        batch = torch.from_numpy(self.reader.batch(position, own)).to(self.device)
-        micro = (training.micro_batch_tokens or training.batch_tokens) // training.sequence_length
         set_learning_rate(self.optimizer, training, self.step)
-        loss = torch.zeros((), device=self.device)
-        for part in batch.split(micro):
-            share = len(part) / own
-            part_loss, objective = training_loss(self.model, part, training.multi_token_weight)
-            (objective * share).backward()
-            loss += part_loss.detach() * share
+        if loss is None:
+            loss = self._gradients(self.batch())
         loss = self.parallel.ranks.mean(loss)
         self.parallel.average_gradients()
         norm = self.parallel.clip_gradients(training.grad_clip or torch.inf)
@@ -103,6 +105,17 @@ class Training:
         # Ranks do alike: this one speaks for all.
         own = seconds if self.device.type == "cuda" else time.process_time() - processor
         self.device_seconds += self.parallel.ranks.size * own
+
+    def _gradients(self, batch: torch.Tensor) -> torch.Tensor:
+        """Add the gradients of ``batch``, micro-batch by micro-batch; returns its loss."""
+        training = self.config.training
+        loss = torch.zeros((), device=self.device)
+        for part in batch.split((training.micro_batch_tokens or training.batch_tokens) // training.sequence_length):
+            share = len(part) / len(batch)
+            part_loss, objective = training_loss(self.model, part, training.multi_token_weight)
+            (objective * share).backward()
+            loss += part_loss.detach() * share
+        return loss
 
     def settle(self) -> None:
         """Bring the pending losses to the host and check them."""
@@ -135,6 +148,11 @@ class Training:
         self.settle()
         model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
         self.parallel.gather(model, optimizer, self.optimizer)
+        # A model of a stack is a view of it, and a file would take the whole stack with each.
+        model = {
+            name: part if part.nbytes == part.untyped_storage().nbytes() else part.clone()
+            for name, part in model.items()
+        }
         return {
             "step": self.step,
             "seconds": self.seconds,

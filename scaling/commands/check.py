@@ -1,5 +1,6 @@
 """scaling check: will the stacks run what the plan says?"""
 
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
@@ -10,9 +11,10 @@ from scaling.console import print_json, print_table
 
 def check(
     path: Annotated[Path, typer.Argument(help="plan.yaml, one exported file, or a folder of them.")],
+    stack: Annotated[list[str] | None, typer.Option(help="Only this stack; may be repeated.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Check a plan or its exported files: sizes across keys, misspelt keys, and the counts of the stacks' own classes.
+    """Check a plan or its exported files: our own checks, then counts and learning rates by the stacks' own classes.
 
     A folder with a plan.yaml has every file compared with it. Exit code 2 when there is a fault.
 
@@ -22,13 +24,13 @@ def check(
     """
     from scaling.check import check as look
 
-    report = look(path)
+    report = look(path, stack or ["all"])
     if json:
         print_json(report.model_dump(mode="json"))
     else:
-        root = f"{path}/"
-        rows = [(item.status, item.subject.removeprefix(root), item.name, item.detail) for item in report.checks]
-        print_table(["", "file", "check", "detail"], rows)
+        for file, found in groupby(report.checks, key=lambda item: item.subject):
+            rows = [(item.status, item.name, item.detail) for item in found]
+            print_table(["", "check", "detail"], rows, title=file.removeprefix(f"{path}/"))
     if not report.ok:
         typer.echo(f"error: {report.faults[0].detail}", err=True)
         raise typer.Exit(2)

@@ -11,10 +11,10 @@ from scaling.console import print_json, print_table, say
 def export(
     plan: Annotated[Path, typer.Argument(help="plan.yaml")],
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
-    stack: Annotated[str, typer.Option(help="megatron, hf, torchtitan or all.")] = "all",
+    stack: Annotated[str, typer.Option(help="megatron, hf, torchtitan, olmo-core, megatron-bridge or all.")] = "all",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Write a training plan for Megatron-LM (MODEL_ARGS), Hugging Face (config.json) or torchtitan (a config package).
+    """Write a training plan for Megatron-LM, Hugging Face, torchtitan, OLMo-core or Megatron-Bridge.
 
     Several stacks get a folder each; the plan is copied beside them. What a stack cannot say is named, and a model
     that it cannot compute is refused; of all, the other stacks are written.

@@ -19,7 +19,8 @@ def export_run(
     """Write a run's newest checkpoint so that transformers, vLLM and others open it.
 
     \b
-    Example: scaling export-run runs/d64-e8 --out proxy_hf --tokenizer tokenizers/4096/tokenizer.json
+    Example: scaling export-run runs/d64-e8 --out proxy_hf \\
+        --tokenizer tokenizers/4096/tokenizer.json
     """
     from scaling.hf.checkpoint import export_run as write
 

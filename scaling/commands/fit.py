@@ -81,7 +81,7 @@ def fit(
     """
     import fits
     from scaling.commands import fit_tables
-    from scaling.console import print_json
+    from scaling.console import print_json, working
 
     bound = pairs(bind, "--bind")
     known = {each.name for each in fits.list_laws()}
@@ -111,15 +111,16 @@ def fit(
         "duplicates": "keep" if keep_duplicates else "refuse",
     }
     asked = {text: numbers(pairs(text.split(","), "--at"), "--at") for text in at or []}
-    result = fits.fit(
-        chosen,
-        frame,
-        cluster=cluster,
-        bootstrap=bootstrap,
-        bootstrap_kind=bootstrap_kind,  # type: ignore[arg-type]
-        level=level,
-        **settings,
-    )
+    with working("fitting"):
+        result = fits.fit(
+            chosen,
+            frame,
+            cluster=cluster,
+            bootstrap=bootstrap,
+            bootstrap_kind=bootstrap_kind,  # type: ignore[arg-type]
+            level=level,
+            **settings,
+        )
     result = result.model_copy(
         update={
             "decisions": {text: fits.decide(result, point) for text, point in asked.items()},
@@ -128,14 +129,16 @@ def fit(
     )
     runs = fits.influence(result, frame)
     conspicuous = runs.loc[runs["outlier"] | runs["heavy"]]
-    score = fits.backtest(chosen, frame, compute=compute, **settings) if backtest else None
     scores, notes = [], []
-    if against:
-        every = {**settings, "bind": bound}
-        scores, notes = fits.compare_laws([chosen, *against], frame, compute=compute, **every)
+    with working("backtests"):
+        score = fits.backtest(chosen, frame, compute=compute, **settings) if backtest else None
+        if against:
+            every = {**settings, "bind": bound}
+            scores, notes = fits.compare_laws([chosen, *against], frame, compute=compute, **every)
     # A likelihood ratio needs the likelihood of least squares, whatever the point was fitted with.
     squares = {**settings, "objective": "least-squares" if objective == "least-squares" else "log-least-squares"}
-    profiles = [fits.profile(chosen, frame, each, level=level, **squares) for each in profile or []]
+    with working("profiles"):
+        profiles = [fits.profile(chosen, frame, each, level=level, **squares) for each in profile or []]
     advice = fits.approaches_of(result, frame, approaches, compute=compute) if approaches is not None else []
     if out is not None:
         result.save(out)

@@ -21,10 +21,11 @@ def report(
 
     Example: scaling report demo_out --out report.html
     """
-    from scaling.console import print_json, say
+    from scaling.console import print_json, say, working
     from scaling.report import write_report
 
-    path = write_report(directory, out)
+    with working("writing the report"):
+        path = write_report(directory, out)
     if as_json:
         print_json({"report": str(path), "bytes": path.stat().st_size})
         return

@@ -63,6 +63,9 @@ class SweepWatch:
             self._tasks["one"] = self._bar.add_task(at.run_id, total=at.steps)
         text = f"{at.run_id} loss {at.loss:.3f} {count(at.tokens_per_second)} tokens/s"
         self._bar.update(self._tasks["one"], description=text, completed=at.step)
+        if not is_terminal() and time.monotonic() - self._last_line > _LINE_SECONDS:
+            self._last_line = time.monotonic()
+            note(f"{text}, step {at.step} of {at.steps}, about {duration(at.seconds_left)} left")
 
 
 def print_status(status: "SweepStatus", as_json: bool, *, all_runs: bool, room: int = _ROOM) -> None:
@@ -102,6 +105,8 @@ def status_table(status: "SweepStatus", *, all_runs: bool = True, room: int = _R
 
 
 def print_result(result: "Result", as_json: bool) -> None:
+    for warning in result.warnings:
+        note(f"warning: {warning}")
     if as_json:
         print_json(result.model_dump(mode="json"))
         return
@@ -113,6 +118,7 @@ def print_result(result: "Result", as_json: bool) -> None:
         rows.append(("bits per byte", quantity(result.losses.bits_per_byte)))
     if result.speed:
         rows.append(("tokens/s", quantity(result.speed.tokens_per_second)))
+        rows.append(("of a large product's FLOP/s", f"{result.speed.mfu:.0%}"))
     print_table(["", result.run_id], rows)
 
 

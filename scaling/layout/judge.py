@@ -1,6 +1,7 @@
 """One layout of a run: what it takes, or why it cannot be used."""
 
 import dataclasses
+import re
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -70,6 +71,13 @@ def cannot_interleave(micro_batches: int, pipeline: int) -> str:
 def too_large(total: float, usable: float) -> str:
     """Why a layout does not fit."""
     return f"needs {total / GIB:.1f} GiB a GPU, {(total - usable) / GIB:.1f} GiB more than is usable"
+
+
+def kind_of(reason: str) -> str:
+    """A reason without its numbers and its mend, to count how many layouts fail alike."""
+    if reason.startswith("needs "):
+        return "needs more memory than is usable"
+    return " ".join(re.sub(r"\b\d[\d,.]*\b", "", reason.split(";")[0]).split()).rstrip(" =")
 
 
 def describe(layout: Layout) -> str:

@@ -1,6 +1,6 @@
 """Bytes on the GPUs of the fullest pipeline stage, by what they are for."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from scaling.layout.activations import kept_by_layer, kept_bytes
@@ -19,6 +19,7 @@ class Memory:
     """Bytes on one GPU of the stage that holds most; numbers, or arrays of shape [layouts]."""
 
     stage: Any
+    """Of the pipeline, from 0."""
     weights: Any
     gradients: Any
     optimizer: Any
@@ -68,18 +69,16 @@ def memory_of(
     tokens = tokens_of(layout, sequence_length)
     logits = stages.has_head * tokens * model.vocab_size / layout.tensor * assumptions.logit_bytes
     total = weights + gradients + optimizer + activations + again + logits
-    stage = total.argmax(axis=0)
-    parts = (weights, gradients, optimizer, activations, again, logits)
-    return Memory(stage, *(fullest(part, total) for part in parts), gpu_memory * assumptions.usable_memory)
-
-
-def one_memory(column: Memory, index: int) -> Memory:
-    """One layout's memory out of a column's, as plain numbers."""
-    import numpy as np
-
-    values = [np.broadcast_to(getattr(column, each.name), np.shape(column.stage)) for each in fields(Memory)]
-    stage, *rest = (np.ravel(value)[index].item() for value in values)
-    return Memory(stage, *(float(value) for value in rest))
+    return Memory(
+        stage=total.argmax(axis=0),
+        weights=fullest(weights, total),
+        gradients=fullest(gradients, total),
+        optimizer=fullest(optimizer, total),
+        activations=fullest(activations, total),
+        recomputed=fullest(again, total),
+        logits=fullest(logits, total),
+        usable=gpu_memory * assumptions.usable_memory,
+    )
 
 
 def params_on_rank(model: Architecture, layout: Degrees, stages: Stages) -> tuple[Any, Any]:

@@ -1,7 +1,6 @@
 """Every parallel layout of a run on a cluster, the feasible ones ranked by their step time."""
 
-import re
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,14 +8,14 @@ from fits.errors import UserError
 from scaling.hardware import Gpu
 from scaling.hardware import gpu as find_gpu
 from scaling.layout.assumptions import Assumptions, usual_assumptions
-from scaling.layout.candidates import Rejected, candidates
+from scaling.layout.candidates import RECOMPUTE, Rejected, candidates
 from scaling.layout.degrees import Columns, data_replicas, micro_batches_of
-from scaling.layout.judge import Candidate, cannot_interleave, judge, taken, too_large
+from scaling.layout.judge import Candidate, cannot_interleave, judge, kind_of, taken, too_large
 from scaling.layout.megatron_memory import megatron_state_bytes
 from scaling.layout.memory import GIB
 from scaling.layout.shortage import why_none
 from scaling.layout.time import StepTime
-from scaling.plan import Layout, TrainingPlan
+from scaling.plan import Layout, LayoutEstimate, TrainingPlan
 from scaling.stacks.run import Run, run_of
 
 if TYPE_CHECKING:
@@ -42,7 +41,7 @@ class Layouts:
     """
 
     @property
-    def feasible(self) -> "pd.DataFrame":
+    def feasible(self) -> Any:
         """The rows that can be used."""
         return self.table[self.table["rank"].notna()]
 
@@ -64,14 +63,32 @@ class Layouts:
         layout = Layout(gpus=self.gpus, recompute=row["recompute"], **degrees)
         return judge(self.run, layout, self.gpu, assumptions=self.assumptions)
 
-    def without_twins(self) -> "pd.DataFrame":
+    def only(self, **degrees: int | str | None) -> "Layouts":
+        """Those with the degrees given, by the names of ``plan.yaml``; None stands for any.
+
+        Raises:
+            UserError: no such layout was searched.
+        """
+        if degrees.get("recompute") not in (None, *RECOMPUTE):
+            raise UserError(f"recompute is '{degrees['recompute']}'; it must be one of {', '.join(RECOMPUTE)}.")
+        table: Any = self.table
+        for name, value in degrees.items():
+            if value is not None:
+                table = table[(table[name] == value) | table[name].isna()]
+        if not len(table):
+            wanted = ", ".join(f"{name} {value}" for name, value in degrees.items() if value is not None)
+            raise UserError(f"no layout of {self.gpus} GPUs has {wanted}; their product must divide the GPUs.")
+        return replace(self, table=table.reset_index(drop=True))
+
+    def without_twins(self) -> Any:
         """The feasible rows, of each (TP, PP, EP, ETP, CP) the fastest only."""
         return self.feasible.drop_duplicates(_STRUCTURE)
 
     def reasons(self) -> dict[str, int]:
         """How many rows fail for each kind of reason, most frequent first."""
-        failed = self.table.loc[self.table["rank"].isna(), "reason"]
-        return failed.map(_kind).value_counts().to_dict()
+        table: Any = self.table
+        failed = table.loc[table["rank"].isna(), "reason"]
+        return failed.map(kind_of).value_counts().to_dict()
 
     def days(self, candidate: Candidate) -> float:
         """Wall time of the whole run, without stops."""
@@ -84,6 +101,16 @@ class Layouts:
     def mfu(self, candidate: Candidate) -> float:
         """Model FLOP/s over the dense bf16 peak."""
         return self.flops_per_gpu(candidate) / self.gpu.peak_flops
+
+    def in_plan(self, plan: TrainingPlan, candidate: Candidate) -> TrainingPlan:
+        """The plan with this layout and what it is estimated to take."""
+        estimate = LayoutEstimate(
+            memory_gib=candidate.memory.total / GIB if candidate.memory else 0.0,
+            step_seconds=_time(candidate).total,
+            days=self.days(candidate),
+            tflops_per_gpu=self.flops_per_gpu(candidate) / 1e12,
+        )
+        return plan.model_copy(update={"layout": candidate.layout, "layout_estimate": estimate})
 
 
 def search_layouts(
@@ -125,13 +152,14 @@ def _table(
     if not judged:
         return pd.DataFrame({"rank": [], "reason": []})
     table = pd.concat(judged, ignore_index=True)
-    usable = table["reason"] == ""
+    usable: Any = table["reason"] == ""
     order = np.lexsort((table["memory_gib"], table["step_seconds"], ~usable))
     table = table.iloc[order].reset_index(drop=True)
     ranks = pd.array(np.arange(1, len(table) + 1), dtype="Int64")
     ranks[int(usable.sum()) :] = pd.NA
     table.insert(0, "rank", ranks)
-    return table
+    counted = {"virtual_pipeline", "data", "micro_batches", "fullest_stage"}
+    return table.astype(dict.fromkeys(counted & set(table.columns), "Int64"))
 
 
 def _rows(run: Run, group: Columns, gpu: Gpu, assumptions: Assumptions) -> "pd.DataFrame":
@@ -159,7 +187,7 @@ def _rows(run: Run, group: Columns, gpu: Gpu, assumptions: Assumptions) -> "pd.D
         "activations_gib": (memory.activations + memory.recomputed) / GIB,
         "logits_gib": memory.logits / GIB,
         "usable_gib": memory.usable / GIB,
-        "fullest_stage": memory.stage,
+        "fullest_stage": memory.stage + 1,
         "step_seconds": seconds,
         "days": seconds * run.steps / 86400,
         "tflops_per_gpu": speed / 1e12,
@@ -176,14 +204,8 @@ def _rejected_rows(rejected: list[Rejected]) -> "pd.DataFrame":
 
     names = [name for name in _DEGREES if name != "virtual_pipeline"]
     columns: dict[str, Any] = {name: [getattr(each.layout, name) for each in rejected] for name in names}
+    columns |= {"memory_gib": float("nan"), "step_seconds": float("nan")}
     return pd.DataFrame(columns | {"reason": [each.reason for each in rejected]})
-
-
-def _kind(reason: str) -> str:
-    """A reason without its numbers and its mend."""
-    if reason.startswith("needs "):
-        return "needs more memory than is usable"
-    return " ".join(re.sub(r"\b\d[\d,.]*\b", "", reason.split(";")[0]).split())
 
 
 def _step_flops(run: Run) -> float:

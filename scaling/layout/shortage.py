@@ -1,24 +1,25 @@
 """Why a cluster holds no layout of a run: what is short and by how much, in one sentence."""
 
 from bisect import bisect_left
-from typing import TYPE_CHECKING
+from typing import Any
 
 from scaling.hardware import Gpu
 from scaling.layout.assumptions import Assumptions
 from scaling.layout.bound import least_bytes_per_gpu
+from scaling.layout.judge import kind_of
 from scaling.stacks.run import Run
 
-if TYPE_CHECKING:
-    import pandas as pd
 
-
-def why_none(run: Run, gpus: int, gpu_name: str, gpu: Gpu, assumptions: Assumptions, table: "pd.DataFrame") -> str:
+def why_none(run: Run, gpus: int, gpu_name: str, gpu: Gpu, assumptions: Assumptions, table: Any) -> str:
     """The nearest miss: the layout that needs the least memory, or the fault that stops most."""
     cluster = f"{gpus} {gpu_name}"
-    if "memory_gib" not in table or not table["memory_gib"].notna().any():
-        reasons = table["reason"].value_counts()
-        why = f"; most often {reasons.index[0]}" if len(reasons) else ""
-        return f"no split of the model and the batch works on {cluster}{why}."
+    if not len(table) or not table["memory_gib"].notna().any():
+        # Sizes of the model rule out odd degrees on every cluster: another reason says more.
+        reasons = table["reason"][~table["reason"].str.startswith("model.")]
+        reasons = reasons if len(reasons) else table["reason"]
+        kinds = reasons.map(kind_of)
+        usual = reasons[kinds == kinds.mode().iloc[0]].iloc[0] if len(reasons) else "no degrees make it up"
+        return f"no split of the model and the batch works on {cluster}; most often {usual}."
     least = table.loc[table["memory_gib"].idxmin()]
     short = least["memory_gib"] - least["usable_gib"]
     if short <= 0:  # it fits, and still cannot be used

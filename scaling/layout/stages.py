@@ -1,7 +1,6 @@
 """Which layers each pipeline stage holds: as even in time as whole layers allow, the output head counted in."""
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from trainer_small import counts
@@ -44,7 +43,6 @@ def chunk_layers(model: Architecture, chunks: int) -> list[int]:
     return layers
 
 
-@lru_cache(maxsize=512)
 def stages_of(model: Architecture, pipeline: int, virtual_pipeline: int) -> Stages:
     """Every stage's layers; chunk c of the model's layers, in order, is computed by stage c modulo the stages."""
     import numpy as np

@@ -50,16 +50,6 @@ class StepTime:
         return sum(getattr(self, each.name) for each in fields(self))
 
 
-def one_time(column: StepTime, index: int) -> StepTime:
-    """One layout's time out of a column's, as plain numbers."""
-    import numpy as np
-
-    shape = np.shape(column.total)
-    return StepTime(
-        *(float(np.ravel(np.broadcast_to(getattr(column, each.name), shape))[index]) for each in fields(StepTime))
-    )
-
-
 @dataclass(frozen=True)
 class LayerTime:
     """Seconds of one layer's forward pass for one micro-batch on one GPU, by kind."""
@@ -98,7 +88,7 @@ def step_time(
     tokens = tokens_of(layout, sequence_length)
     head = head_product(model, layout, sequence_length).seconds(speeds)
     parts = _pass(model, layout, stages, head, sequence_length, speeds, assumptions)
-    by_stage = sum(parts.values())
+    by_stage: Any = sum(parts.values())
     mean = by_stage.mean(axis=0)
     transfer = communication.pipeline_seconds(model, layout, tokens, speeds) * (1 - assumptions.pipeline_hidden)
     sends = 2 * layout.virtual_pipeline * (layout.pipeline > 1)

@@ -20,6 +20,7 @@ from scaling.report.evidence import Evidence, evidence, question_of
 from scaling.report.next_runs import what_to_run_next
 from scaling.report.provenance import provenance
 from scaling.report.tables import LawView, law_view, runs_table
+from scaling.report.worth import worth_buying
 
 _HERE = Path(__file__).parent
 
@@ -55,6 +56,7 @@ def render(material: Material) -> str:
         "warnings": list(_warnings(material)),
         "doubts": doubts(material, found),
         "next_runs": what_to_run_next(material, found),
+        "purchase": worth_buying(material),
         "provenance": list(provenance(material)),
     }
     return environment.get_template("page.html").render(context)

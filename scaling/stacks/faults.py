@@ -30,6 +30,19 @@ def _schedule_faults(run: Run) -> Iterator[str]:
             f"the warm-up of {run.warmup_steps} steps and the decay of {run.decay_steps} exceed the {run.steps} steps "
             "of the run; shorten them"
         )
+    ramp = run.batch_ramp
+    if ramp is None:
+        return
+    if not 0 < ramp.start <= run.batch_size or ramp.increment < 1 or (run.batch_size - ramp.start) % ramp.increment:
+        yield (
+            f"the batch ramp from {ramp.start} by {ramp.increment} sequences does not lead to the batch of "
+            f"{run.batch_size}; change one of them"
+        )
+    if ramp.samples > run.steps * run.batch_size:
+        yield (
+            f"the batch ramp of {ramp.samples} sequences is longer than the run of {run.steps * run.batch_size}; "
+            "shorten it"
+        )
 
 
 def _split_faults(model: Architecture, layout: Layout) -> Iterator[str]:
@@ -52,6 +65,13 @@ def _split_faults(model: Architecture, layout: Layout) -> Iterator[str]:
             f"layout.pipeline {layout.pipeline} is above model.num_layers {model.num_layers}; "
             "a stage needs at least one layer"
         )
+    elif layout.pipeline * layout.virtual_pipeline > model.num_layers:
+        yield (
+            f"layout.pipeline {layout.pipeline} x layout.virtual_pipeline {layout.virtual_pipeline} are more chunks "
+            f"than model.num_layers {model.num_layers}; lower one"
+        )
+    if layout.virtual_pipeline > 1 and layout.pipeline == 1:
+        yield f"layout.virtual_pipeline is {layout.virtual_pipeline} without a pipeline; set it to 1"
     ranks = layout.tensor * layout.pipeline * layout.context
     yield from _indivisible("layout.gpus", layout.gpus, "layout.tensor x pipeline x context =", ranks)
     if layout.expert * layout.expert_tensor > 1:
@@ -70,6 +90,12 @@ def _batch_faults(run: Run, layout: Layout) -> Iterator[str]:
         together = replicas * layout.micro_batch_size
         what = f"{replicas} data-parallel ranks x layout.micro_batch_size ="
         yield from _indivisible("the batch of sequences", run.batch_size, what, together)
+        if run.batch_ramp:
+            yield from _indivisible("the first batch of the ramp", run.batch_ramp.start, what, together)
+            yield from _indivisible("the increment of the ramp", run.batch_ramp.increment, what, together)
+        micro_batches = run.batch_size // together
+        if layout.virtual_pipeline > 1 and micro_batches % layout.pipeline:
+            yield from _indivisible("the micro-batches of a step", micro_batches, "layout.pipeline", layout.pipeline)
 
 
 def _indivisible(what: str, size: int, by: str, degree: int) -> Iterator[str]:

@@ -1,19 +1,22 @@
 """Megatron-LM: the MODEL_ARGS file of its own test suite, a map of flags where true is a bare flag."""
 
-from itertools import groupby
-from typing import Any
+from dataclasses import replace
+from typing import Any, Literal
 
 import yaml
 
 from fits.errors import UserError
-from scaling.plan import Layout, TrainingPlan
-from scaling.stacks.run import Run, run_of, shown_name
+from scaling.plan import TrainingPlan
+from scaling.stacks.megatron_patterns import layer_pattern, pipeline_layout
+from scaling.stacks.run import Run, run_of, shared_by_width, shown_name
 from scaling.stacks.tokenizer import tokenizer_files, tokenizer_omission
 from trainer_small.architecture import Architecture
 
 NAME = "megatron"
 TARGET = "Megatron-LM d98e8a64dd (2026-08-22), flags also of megatron-core 0.16.1"
 FILE = "model_config.yaml"
+
+WSD_SHAPES: dict[Literal["sqrt", "linear"], str] = {"sqrt": "minus_sqrt", "linear": "linear"}
 
 Flags = dict[str, Any]
 
@@ -27,7 +30,7 @@ def files(plan: TrainingPlan) -> dict[str, str]:
     heading = [
         f"Training plan '{shown_name(plan)}' for {TARGET}.",
         f"Parameters: {plan.model.params_total:,} in all, {plan.model.params_active:,} active.",
-        "Give every key of MODEL_ARGS to pretrain_gpt.py as a flag (true: the bare flag).",
+        "Give every key of MODEL_ARGS to pretrain_gpt.py as a flag (true: bare; a value with blanks: several).",
         "Set ${DATA_PATH}, and ${TOKENIZER_MODEL} to the folder tokenizer beside this file.",
         *(f"Note: {text}" for text in omissions(plan)),
     ]
@@ -85,6 +88,12 @@ def omissions(plan: TrainingPlan) -> list[str]:
     found += tokenizer_omission(plan, "put tokenizer.json and its config into the folder tokenizer")
     found.append("initial weights: Megatron-LM divides --init-method-std by sqrt(2 layers) for output projections")
     return found
+
+
+def expressed(run: Run) -> Run:
+    """The run as these flags can hold it; what it loses is among the omissions."""
+    model = shared_by_width(run.model).model_copy(update={"moe_output_norm": False})
+    return replace(run, model=model, embedding_learning_rate=None)
 
 
 def _model(run: Run) -> Flags:
@@ -183,12 +192,16 @@ def _data(plan: TrainingPlan) -> Flags:
 
 
 def _batch(run: Run) -> Flags:
-    return {
+    flags: Flags = {
         "--seq-length": run.sequence_length,
         "--micro-batch-size": run.layout.micro_batch_size if run.layout else 1,
         "--global-batch-size": run.batch_size,
         "--train-samples": run.steps * run.batch_size,
     }
+    if run.batch_ramp:
+        ramp = run.batch_ramp
+        flags["--rampup-batch-size"] = f"{ramp.start} {ramp.increment} {ramp.samples}"  # three values of one flag
+    return flags
 
 
 def _optimizer(run: Run) -> Flags:
@@ -214,7 +227,7 @@ def _schedule(run: Run) -> Flags:
         "--lr-warmup-samples": run.warmup_steps * run.batch_size,
     }
     if run.schedule == "wsd":
-        flags["--lr-wsd-decay-style"] = "minus_sqrt"
+        flags["--lr-wsd-decay-style"] = WSD_SHAPES[run.decay_shape]
         flags["--lr-wsd-decay-samples"] = run.decay_steps * run.batch_size
     return flags
 
@@ -239,25 +252,23 @@ def _parallel(run: Run) -> Flags:
         flags["--expert-tensor-parallel-size"] = layout.expert_tensor
     if layout.tensor > 1:
         flags["--sequence-parallel"] = True
-    if run.model.num_layers % layout.pipeline:
-        flags["--pipeline-model-parallel-layout"] = pipeline_layout(run.model.num_layers, layout)
-    return flags
+    if len(run.stage_layers) > 1:
+        # Also where layers divide evenly: the memory and time model may have given the last stage fewer, for the head.
+        flags["--pipeline-model-parallel-layout"] = pipeline_layout(run.stage_layers)
+    return flags | recomputation(run)
 
 
-def layer_pattern(model: Architecture) -> str:
-    """Which layers have experts, as Megatron-LM writes it: ``([0]*3+[1]*58)``."""
-    kinds = groupby(int(model.is_moe_layer(layer)) for layer in range(model.num_layers))
-    return "(" + "+".join(f"[{kind}]*{len(list(layers))}" for kind, layers in kinds) + ")"
-
-
-def pipeline_layout(num_layers: int, layout: Layout) -> str:
-    """Layers of each stage when they do not divide evenly; the ends, with embedding and head, get the fewer."""
-    fewer, longer = divmod(num_layers, layout.pipeline)
-    stages = [fewer] * layout.pipeline
-    inner_first = sorted(range(layout.pipeline), key=lambda stage: (stage in (0, layout.pipeline - 1), stage))
-    for stage in inner_first[:longer]:
-        stages[stage] += 1
-    return "E" + "|".join(f"t*{count}" for count in stages) + "L"
+def recomputation(run: Run) -> Flags:
+    """Flags of what the backward pass computes again; the plan's words are in ``Layout.recompute``."""
+    kind = run.layout.recompute if run.layout else "none"
+    if kind == "none":
+        return {}
+    if kind == "full":
+        return {"--recompute-granularity": "full", "--recompute-method": "uniform", "--recompute-num-layers": 1}
+    modules = ["layernorm"]
+    modules += ["moe_act"] if run.model.is_moe else []
+    modules += ["mla_up_proj"] if run.model.attention == "mla" else []
+    return {"--recompute-granularity": "selective", "--recompute-modules": " ".join(modules)}
 
 
 def _refuse(model: Architecture) -> None:

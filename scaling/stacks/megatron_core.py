@@ -7,23 +7,81 @@ parameter-free core) holds no parameters. Works with megatron-core 0.16.
 import dataclasses
 import json
 import sys
+from functools import cache
 from typing import Any
 
 from scaling.extras import require, run_module
-from scaling.stacks.run import Run
+from scaling.stacks.megatron import WSD_SHAPES, recomputation
+from scaling.stacks.megatron_patterns import pipeline_layout
+from scaling.stacks.proof import Proof
+from scaling.stacks.run import Run, compared_steps
 
 
-def count(run: Run) -> int:
-    """Trainable parameters of the model that megatron-core builds for this run.
+def prove(run: Run) -> Proof:
+    """What megatron-core makes of this run: its configs are built, the model is counted, the schedule is asked.
 
     Raises:
         NotInstalled: megatron-core is not here.
         UserError: its classes refuse the configuration.
     """
     require("megatron.core", "megatron")
-    request = {"config": config(run), "vocab_size": run.model.vocab_size, "tied": run.model.tied_embeddings}
-    request |= {"sequence_length": run.sequence_length, "latent": run.model.attention == "mla"}
-    return int(run_module("scaling.stacks.megatron_core", text=json.dumps(request)))
+    samples = run.batch_size
+    request = {
+        "config": config(run),
+        "layout": layout_config(run),
+        "vocab_size": run.model.vocab_size,
+        "tied": run.model.tied_embeddings,
+        "sequence_length": run.sequence_length,
+        "latent": run.model.attention == "mla",
+        "optimizer": {"optimizer": "adam", "lr": run.learning_rate, "min_lr": run.min_learning_rate,
+                      "weight_decay": run.weight_decay, "adam_beta1": run.beta1, "adam_beta2": run.beta2,
+                      "adam_eps": run.epsilon, "clip_grad": run.grad_clip, "bf16": run.precision != "fp32",
+                      "use_distributed_optimizer": True},
+        "schedule": {"init_lr": 0.0, "max_lr": run.learning_rate, "min_lr": run.min_learning_rate,
+                     "lr_warmup_steps": run.warmup_steps * samples, "lr_decay_steps": run.steps * samples,
+                     "lr_decay_style": "WSD" if run.schedule == "wsd" else "cosine",
+                     "wsd_decay_steps": run.decay_steps * samples, "lr_wsd_decay_style": WSD_SHAPES[run.decay_shape],
+                     "start_wd": run.weight_decay, "end_wd": run.weight_decay, "wd_incr_steps": run.steps * samples,
+                     "wd_incr_style": "constant"},
+        "samples": [step * samples for step in compared_steps(run)],
+    }  # fmt: skip
+    answer = _asked(json.dumps(request))
+    return Proof(answer["parameters"], dict(zip(compared_steps(run), answer["rates"], strict=True)))
+
+
+@cache
+def _asked(request: str) -> dict[str, Any]:
+    """The answer of a process that imports megatron-core; Megatron-LM's file and Megatron-Bridge's ask the same."""
+    return json.loads(run_module("scaling.stacks.megatron_core", text=request))
+
+
+def rate_at(run: Run, step: int) -> float:
+    """The plan's rate for a step: Megatron-LM asks when the steps before it are done."""
+    return run.learning_rate_after(step)
+
+
+def layout_config(run: Run) -> dict[str, Any]:
+    """Fields of ``TransformerConfig`` that say how the model is split."""
+    layout = run.layout
+    if layout is None:
+        return {}
+    fields: dict[str, Any] = {
+        "tensor_model_parallel_size": layout.tensor,
+        "pipeline_model_parallel_size": layout.pipeline,
+        "context_parallel_size": layout.context,
+        "sequence_parallel": layout.tensor > 1,
+    }
+    if run.model.is_moe:
+        fields |= {"expert_model_parallel_size": layout.expert, "expert_tensor_parallel_size": layout.expert_tensor}
+    if layout.pipeline > 1:
+        fields["pipeline_model_parallel_layout"] = pipeline_layout(run.stage_layers)
+    flags = recomputation(run)
+    if flags:
+        fields["recompute_granularity"] = flags["--recompute-granularity"]
+        fields["recompute_method"] = flags.get("--recompute-method")
+        fields["recompute_num_layers"] = flags.get("--recompute-num-layers")
+        fields["recompute_modules"] = flags["--recompute-modules"].split() if "--recompute-modules" in flags else None
+    return fields
 
 
 def config(run: Run) -> dict[str, Any]:
@@ -81,14 +139,19 @@ def config(run: Run) -> dict[str, Any]:
     return fields
 
 
-def _count_here(request: dict[str, Any]) -> int:
-    """Build the model in this process, which it leaves changed."""
+def _prove_here(request: dict[str, Any]) -> dict[str, Any]:
+    """Build configs and model in this process, which it leaves changed."""
     import torch
     import torch.distributed
     from megatron.core import parallel_state  # pyright: ignore[reportMissingImports]
+    from megatron.core.distributed import DistributedDataParallelConfig  # pyright: ignore[reportMissingImports]
     from megatron.core.models.gpt import GPTModel  # pyright: ignore[reportMissingImports]
     from megatron.core.models.gpt.gpt_layer_specs import (  # pyright: ignore[reportMissingImports]
         get_gpt_decoder_block_spec,
+    )
+    from megatron.core.optimizer import OptimizerConfig  # pyright: ignore[reportMissingImports]
+    from megatron.core.optimizer_param_scheduler import (  # pyright: ignore[reportMissingImports]
+        OptimizerParamScheduler,
     )
     from megatron.core.transformer import (  # pyright: ignore[reportMissingImports]
         MLATransformerConfig,
@@ -116,25 +179,37 @@ def _count_here(request: dict[str, Any]) -> int:
     unknown = sorted(set(request["config"]) - known)
     if unknown:
         raise SystemExit(f"this megatron-core has no {', '.join(unknown)}")
-    setting = kind(
+    common: dict[str, Any] = {
         **request["config"],
-        activation_func=torch.nn.functional.silu,
-        use_cpu_initialization=True,
-        perform_initialization=False,
-        bf16=True,
-        params_dtype=torch.bfloat16,
-    )
+        "activation_func": torch.nn.functional.silu,
+        "use_cpu_initialization": True,
+        "perform_initialization": False,
+        "bf16": True,
+        "params_dtype": torch.bfloat16,
+    }
+    # The split as it will be, which only the configs can check here, and the whole model on one rank, to be counted.
+    kind(**common, **request["layout"], pipeline_dtype=torch.bfloat16, moe_grouped_gemm="num_moe_experts" in common)
+    OptimizerConfig(**request["optimizer"])
+    DistributedDataParallelConfig(use_distributed_optimizer=True, overlap_grad_reduce=True, overlap_param_gather=True)
+    setting = kind(**common)
+    spec: Any = get_gpt_decoder_block_spec(setting, use_transformer_engine=False)
     with torch.device("meta"):
         model = GPTModel(
             config=setting,
-            transformer_layer_spec=get_gpt_decoder_block_spec(setting, use_transformer_engine=False),
+            transformer_layer_spec=spec,
             vocab_size=request["vocab_size"],
             max_sequence_length=request["sequence_length"],
             position_embedding_type="rope",
             share_embeddings_and_output_weights=request["tied"],
         )
-    return sum(parameter.numel() for parameter in model.parameters())
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = OptimizerParamScheduler(optimizer, **request["schedule"])  # pyright: ignore[reportArgumentType]
+    rates = []
+    for samples in request["samples"]:
+        scheduler.num_steps = samples
+        rates.append(float(scheduler.get_lr({})))
+    return {"parameters": sum(parameter.numel() for parameter in model.parameters()), "rates": rates}
 
 
 if __name__ == "__main__":
-    print(_count_here(json.load(sys.stdin)))
+    print(json.dumps(_prove_here(json.load(sys.stdin))))

@@ -3,12 +3,14 @@
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fits.errors import UserError, nearest
 from fits.files import read_mapping, read_text
 from scaling.plan import Layout
-from scaling.stacks.run import Run
+from scaling.stacks.megatron import WSD_SHAPES
+from scaling.stacks.megatron_patterns import parse_layer_pattern, parse_pipeline_layout
+from scaling.stacks.run import Ramp, Run
 from scaling.stacks.values import Values
 from trainer_small.architecture import Architecture
 
@@ -27,12 +29,21 @@ def read_megatron(path: str | Path) -> Run:
     if not isinstance(flags, dict):
         raise UserError(f"{path}: key 'MODEL_ARGS' is missing or no map of flags; add it.")
     _check_names(flags, path)
-    reader = Values(flags, path, "flag")
-    model = _model(reader)
     environment = content.get("ENV_VARS") or {}
     if not isinstance(environment, dict):
         raise UserError(f"{path}: key 'ENV_VARS' is {environment!r}: must be a map of variables.")
-    layout = _layout(reader, environment, model)
+    return run_of_flags(flags, environment, path)
+
+
+def run_of_flags(flags: Mapping[str, Any], environment: Mapping[str, Any], path: str | Path) -> Run:
+    """The run that flags describe; GPUS in ``environment`` says for how many.
+
+    Raises:
+        UserError: a flag is missing or impossible, or a layer pattern or pipeline layout does not add up.
+    """
+    reader = Values(flags, path, "flag")
+    model = _model(reader)
+    layout, stage_layers = _layout(reader, environment, model)
     batch = reader.whole("--global-batch-size", least=1)
     samples = _samples(reader, "--train", batch)
     until = _samples(reader, "--lr-decay", batch, samples)
@@ -43,10 +54,12 @@ def read_megatron(path: str | Path) -> Run:
         model=model,
         sequence_length=reader.whole("--seq-length"),
         batch_size=batch,
+        batch_ramp=_ramp(reader),
         steps=samples // batch,
         warmup_steps=warmup // batch,
         decay_steps=decay // batch,
         schedule="wsd" if wsd else "cosine",
+        decay_shape=_decay_shape(reader) if wsd else "sqrt",
         learning_rate=reader.number("--lr"),
         min_learning_rate=reader.number("--min-lr", 0.0),
         beta1=reader.number("--adam-beta1", 0.9),
@@ -57,6 +70,18 @@ def read_megatron(path: str | Path) -> Run:
         init_std=reader.number("--init-method-std", 0.02),
         precision="fp8" if reader.get("--fp8-format") else "bf16" if reader.get("--bf16") else "fp32",
         layout=layout,
+        stage_layers=stage_layers,
+    )
+
+
+def _decay_shape(flags: Values) -> Literal["sqrt", "linear"]:
+    written = flags.get("--lr-wsd-decay-style", "exponential")
+    for shape, name in WSD_SHAPES.items():
+        if written == name:
+            return shape
+    raise UserError(
+        f"{flags.path}: flag '--lr-wsd-decay-style' is {written!r}, which no plan has; "
+        f"use one of {', '.join(WSD_SHAPES.values())}."
     )
 
 
@@ -103,7 +128,9 @@ def _model(flags: Values) -> Architecture:
 
 
 def _vocab_size(flags: Values) -> int:
-    """What any tokenizer up to that size is padded to, or --vocab-size padded."""
+    """What any tokenizer up to that size is padded to, or --vocab-size padded, unless the padded size is given."""
+    if flags.get("--padded-vocab-size") is not None:
+        return flags.whole("--padded-vocab-size", least=1)
     multiple = flags.whole("--make-vocab-size-divisible-by", 128, least=1)
     multiple *= flags.whole("--tensor-model-parallel-size", 1, least=1)
     return -(-flags.whole("--vocab-size", 1) // multiple) * multiple
@@ -161,75 +188,69 @@ def _experts(flags: Values, layers: int) -> dict[str, Any]:
     }
 
 
-def parse_layer_pattern(text: Any, layers: int, source: str | Path) -> list[int]:
-    """1 for each layer with experts, from ``([0]*3+[1]*58)``, a list, or a number N (every Nth).
-
-    Raises:
-        UserError: not such a pattern, or not one entry a layer.
-    """
-    if isinstance(text, int) or str(text).isdigit():
-        return [int(layer % max(int(text), 1) == 0) for layer in range(layers)]
-    bare = re.sub(r"[\s()]", "", str(text))
-    if not re.fullmatch(r"\[[01](,[01])*\](\*\d{1,5})?(\+\[[01](,[01])*\](\*\d{1,5})?)*", bare):
-        raise UserError(f"{source}: flag '--moe-layer-freq' is {text!r}; write it as ([0]*3+[1]*58).")
-    pattern: list[int] = []
-    for part in bare.split("+"):
-        kinds, _, times = part.partition("]*")
-        pattern += [int(kind) for kind in kinds.strip("[]").split(",")] * int(times or 1)
-    if len(pattern) != layers:
-        raise UserError(
-            f"{source}: flag '--moe-layer-freq' {text!r} names {len(pattern)} layers but --num-layers is {layers}; "
-            "correct one."
-        )
-    return pattern
-
-
-def _layout(flags: Values, environment: Mapping[str, Any], model: Architecture) -> Layout | None:
+def _layout(
+    flags: Values, environment: Mapping[str, Any], model: Architecture
+) -> tuple[Layout | None, tuple[int, ...]]:
+    """The layout, and the layers of each pipeline chunk; nothing when the file does not say for how many GPUs."""
     stages = flags.whole("--pipeline-model-parallel-size", 1, least=1)
-    text = flags.get("--pipeline-model-parallel-layout")
-    if text is not None:
-        _check_pipeline(str(text), stages, model.num_layers, flags.path)
-    elif model.num_layers % stages:
-        raise UserError(
-            f"{flags.path}: flag '--num-layers' is {model.num_layers}, not divisible by --pipeline-model-parallel-size "
-            f"{stages}; add --pipeline-model-parallel-layout."
-        )
+    chunks = _chunks(flags, stages, model.num_layers)
     if environment.get("GPUS") is None:
-        return None
-    return Layout(
+        return None, ()
+    layout = Layout(
         gpus=Values(environment, flags.path, "variable").whole("GPUS", least=1),
         tensor=flags.whole("--tensor-model-parallel-size", 1, least=1),
         pipeline=stages,
+        virtual_pipeline=len(chunks) // stages,
         expert=flags.whole("--expert-model-parallel-size", 1, least=1),
         expert_tensor=flags.whole("--expert-tensor-parallel-size", 1, least=1),
         context=flags.whole("--context-parallel-size", 1, least=1),
         micro_batch_size=flags.whole("--micro-batch-size", least=1),
+        recompute=_recompute(flags),
     )
+    return layout, chunks
 
 
-def _check_pipeline(text: str, stages: int, layers: int, source: str | Path) -> None:
-    """Megatron-LM's layout string: E embedding, t layer, m next-token module, L loss, | a stage's end, * repeats."""
-    written = text.replace(",", "").replace(" ", "")
-    while True:
-        opened = re.sub(r"\(([^()]*)\)\*(\d{1,4})", lambda match: match[1] * int(match[2]), written)
-        opened = re.sub(r"([EtmL|])\*(\d{1,4})", lambda match: match[1] * int(match[2]), opened)
-        if opened == written:
-            break
-        written = opened
-    if not re.fullmatch(r"[EtmL|]+", written):
+def _chunks(flags: Values, stages: int, layers: int) -> tuple[int, ...]:
+    text = flags.get("--pipeline-model-parallel-layout")
+    if text is not None:
+        return parse_pipeline_layout(str(text), stages, layers, flags.path)
+    if layers % stages:
         raise UserError(
-            f"{source}: flag '--pipeline-model-parallel-layout' is {text!r}; write it as Et*3|(t*4|)*2t*2L."
+            f"{flags.path}: flag '--num-layers' is {layers}, not divisible by --pipeline-model-parallel-size "
+            f"{stages}; add --pipeline-model-parallel-layout."
         )
-    if written.count("t") != layers:
+    held = layers // stages
+    size = flags.whole("--num-layers-per-virtual-pipeline-stage", held, least=1)
+    chunks = flags.whole("--num-virtual-stages-per-pipeline-rank", held // size, least=1)
+    if held % chunks:
         raise UserError(
-            f"{source}: flag '--pipeline-model-parallel-layout' holds {written.count('t')} layers but --num-layers is "
-            f"{layers}; correct one."
+            f"{flags.path}: the {held} layers of a stage do not divide into {chunks} virtual stages; "
+            "change --num-virtual-stages-per-pipeline-rank or write --pipeline-model-parallel-layout."
         )
-    if len(written.split("|")) % stages:
+    return (held // chunks,) * (stages * chunks)
+
+
+def _recompute(flags: Values) -> Literal["none", "selective", "full"]:
+    kind = flags.get("--recompute-granularity", "none")
+    if kind not in ("none", "selective", "full"):
+        raise UserError(f"{flags.path}: flag '--recompute-granularity' is {kind!r}: must be selective or full.")
+    return kind
+
+
+def _ramp(flags: Values) -> Ramp | None:
+    """``--rampup-batch-size START INCREMENT SAMPLES``, as text or as a list."""
+    value = flags.get("--rampup-batch-size")
+    if value is None:
+        return None
+    parts = value if isinstance(value, list) else str(value).strip("[]").replace(",", " ").split()
+    try:
+        start, increment, samples = (int(part) for part in parts)
+    except (TypeError, ValueError):
         raise UserError(
-            f"{source}: flag '--pipeline-model-parallel-layout' has {len(written.split('|'))} stages, not a multiple "
-            f"of --pipeline-model-parallel-size {stages}; correct one."
-        )
+            f"{flags.path}: flag '--rampup-batch-size' is {value!r}: must be three whole numbers: first batch, "
+            "increment, samples."
+        ) from None
+    return Ramp(start=start, increment=increment, samples=samples)
 
 
 FLAG_OF = {

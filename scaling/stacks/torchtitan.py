@@ -1,5 +1,7 @@
 """torchtitan: a Python package whose config_registry has one function that returns the whole configuration."""
 
+from dataclasses import replace
+
 from fits.errors import UserError
 from scaling.hf.write import hf_config
 from scaling.plan import TrainingPlan
@@ -51,6 +53,8 @@ def omissions(plan: TrainingPlan) -> list[str]:
     found += tokenizer_omission(plan, "put tokenizer.json and its config into ./tokenizer")
     if plan.precision == "fp8":
         found.append("precision fp8: add torchtitan's Float8 converters; this runs in bf16")
+    if plan.layout is not None and plan.layout.recompute == "selective":
+        found.append("recompute selective: torchtitan keeps the costly operations and computes the others again")
     if plan.layout is None:
         found.append("parallel layout: the plan has none; every GPU shards the data here")
     if plan.model.is_moe and not plan.model.router_selection_bias:
@@ -58,6 +62,11 @@ def omissions(plan: TrainingPlan) -> list[str]:
     if _adapter(plan.model) is None:
         found.append("checkpoints in Hugging Face form: torchtitan has no adapter for this model")
     return found
+
+
+def expressed(run: Run) -> Run:
+    """The run as this package can hold it; what it loses is among the omissions."""
+    return replace(run, precision="fp32" if run.precision == "fp32" else "bf16")
 
 
 def _constants(plan: TrainingPlan, run: Run) -> str:
@@ -114,7 +123,7 @@ def _constants(plan: TrainingPlan, run: Run) -> str:
         "STEPS": run.steps,
         "WARMUP_STEPS": run.warmup_steps,
         "DECAY_STEPS": run.decay_steps,
-        "DECAY_TYPE": "sqrt" if run.schedule == "wsd" else "cosine",
+        "DECAY_TYPE": run.decay_shape if run.schedule == "wsd" else "cosine",
         "LEARNING_RATE": run.learning_rate,
         "FINAL_LEARNING_RATE_FRACTION": plan.schedule.final_learning_rate_fraction,
         "BETAS": (run.beta1, run.beta2),
@@ -124,8 +133,11 @@ def _constants(plan: TrainingPlan, run: Run) -> str:
         "PARAMETER_DTYPE": "float32" if run.precision == "fp32" else "bfloat16",
         "TENSOR": layout.tensor if layout else 1,
         "PIPELINE": layout.pipeline if layout else 1,
+        "STAGE_LAYERS": list(run.stage_layers),  # layers of each pipeline chunk
         "CONTEXT": layout.context if layout else 1,
         "EXPERT": layout.expert if layout else 1,
+        "RECOMPUTE": layout.recompute if layout else "none",
+        "DISABLE_CUDA_GRAPHS": True,  # torchtitan captures neither a pipeline nor experts that wait for the CPU
     }
     if plan.optimizer.embedding_learning_rate is not None:
         values["EMBEDDING_LEARNING_RATE"] = plan.optimizer.embedding_learning_rate
@@ -162,6 +174,7 @@ def _refuse(run: Run) -> None:
             for key in ("attention_bias", "attention_output_bias", "dense_ffn_bias", "expert_bias", "router_bias")
         ),
     ]
+    cases.append(("batch_ramp", "of the plan", run.batch_ramp is not None, "its batch is constant"))
     if layout is not None:
         tied = model.tied_embeddings and layout.pipeline > 1
         heads = model.num_key_value_heads

@@ -4,12 +4,25 @@ import ast
 from pathlib import Path
 from typing import Any
 
-from fits.errors import UserError
+from fits.errors import UserError, nearest
 from fits.files import read_text
 from scaling.plan import Layout
 from scaling.stacks.run import Run
 from scaling.stacks.values import Values
 from trainer_small.architecture import Architecture
+
+KNOWN = frozenset([
+    "VOCAB_SIZE", "HIDDEN_SIZE", "NUM_LAYERS", "NUM_HEADS", "TIED_EMBEDDINGS", "NORM_EPS", "ROPE_THETA", "INIT_STD",
+    "DENSE_FFN_SIZE", "KV_LORA_RANK", "QK_NOPE_HEAD_DIM", "QK_ROPE_HEAD_DIM", "V_HEAD_DIM", "Q_LORA_RANK",
+    "NUM_KEY_VALUE_HEADS", "HEAD_DIM", "QK_NORM", "DENSE_LAYERS", "NUM_EXPERTS", "EXPERTS_PER_TOKEN",
+    "EXPERT_FFN_SIZE", "NUM_SHARED_EXPERTS", "SHARED_EXPERT_FFN_SIZE", "ROUTER_SCORE", "ROUTER_NORMALIZE",
+    "ROUTER_SCALE", "EXPERT_GROUPS", "EXPERT_GROUPS_PER_TOKEN", "SELECTION_BIAS_RATE", "DATASET", "TOKENIZER",
+    "SEQUENCE_LENGTH", "BATCH_SIZE", "MICRO_BATCH_SIZE", "LOCAL_BATCH_SIZE", "STEPS", "WARMUP_STEPS", "DECAY_STEPS",
+    "DECAY_TYPE", "LEARNING_RATE", "FINAL_LEARNING_RATE_FRACTION", "BETAS", "EPSILON", "WEIGHT_DECAY", "GRAD_CLIP",
+    "PARAMETER_DTYPE", "TENSOR", "PIPELINE", "STAGE_LAYERS", "CONTEXT", "EXPERT", "RECOMPUTE",
+    "DISABLE_CUDA_GRAPHS", "EMBEDDING_LEARNING_RATE", "WEIGHT", "LINEAR",
+])  # fmt: skip
+"""Every constant of an exported module."""
 
 
 def read_torchtitan(path: str | Path, *, gpus: int | None = None) -> Run:
@@ -23,28 +36,30 @@ def read_torchtitan(path: str | Path, *, gpus: int | None = None) -> Run:
         UserError: the file is no Python, lacks a constant, or holds impossible values.
     """
     constants = Values(_constants(path), path, "constant")
-    layout = None
-    if gpus is not None:
-        layout = Layout(
-            gpus=gpus,
-            tensor=constants.whole("TENSOR", least=1),
-            pipeline=constants.whole("PIPELINE", least=1),
-            expert=constants.whole("EXPERT", least=1),
-            context=constants.whole("CONTEXT", least=1),
-            micro_batch_size=constants.whole("MICRO_BATCH_SIZE", least=1),
-        )
+    for name in constants.values:
+        if name.isupper() and name not in KNOWN:
+            raise UserError(f"{path}: no constant '{name}'{nearest(name, KNOWN)} is used; rename or remove it.")
+    model = Architecture.parse(_architecture(constants), path)
+    layout, stage_layers = _layout(constants, model, gpus) if gpus is not None else (None, ())
     rate, betas = constants.number("LEARNING_RATE"), constants.get("BETAS")
     if not (isinstance(betas, tuple) and len(betas) == 2):
         raise UserError(f"{path}: constant 'BETAS' is {betas!r}: must be two numbers, (0.9, 0.95).")
+    decay = constants.get("DECAY_TYPE")
+    if decay not in ("sqrt", "linear", "cosine"):
+        raise UserError(f"{path}: constant 'DECAY_TYPE' is {decay!r}: must be sqrt, linear or cosine.")
     return Run(
-        model=Architecture.parse(_architecture(constants), path),
+        model=model,
         sequence_length=constants.whole("SEQUENCE_LENGTH", least=1),
         batch_size=constants.whole("BATCH_SIZE", least=1),
         steps=constants.whole("STEPS", least=1),
         warmup_steps=constants.whole("WARMUP_STEPS"),
         decay_steps=constants.whole("DECAY_STEPS"),
-        schedule="cosine" if constants.get("DECAY_TYPE") == "cosine" else "wsd",
+        schedule="cosine" if decay == "cosine" else "wsd",
+        decay_shape="linear" if decay == "linear" else "sqrt",
         learning_rate=rate,
+        embedding_learning_rate=constants.number("EMBEDDING_LEARNING_RATE")
+        if "EMBEDDING_LEARNING_RATE" in constants.values
+        else None,
         min_learning_rate=rate * constants.number("FINAL_LEARNING_RATE_FRACTION"),
         beta1=betas[0],
         beta2=betas[1],
@@ -54,7 +69,38 @@ def read_torchtitan(path: str | Path, *, gpus: int | None = None) -> Run:
         init_std=constants.number("INIT_STD"),
         precision="fp32" if constants.get("PARAMETER_DTYPE") == "float32" else "bf16",
         layout=layout,
+        stage_layers=stage_layers,
     )
+
+
+def _layout(constants: Values, model: Architecture, gpus: int) -> tuple[Layout, tuple[int, ...]]:
+    pipeline, recompute = constants.whole("PIPELINE", least=1), constants.get("RECOMPUTE", "none")
+    if recompute not in ("none", "selective", "full"):
+        raise UserError(f"{constants.path}: constant 'RECOMPUTE' is {recompute!r}: must be none, selective or full.")
+    if pipeline > 1 and not constants.get("DISABLE_CUDA_GRAPHS"):
+        raise UserError(
+            f"{constants.path}: constant 'DISABLE_CUDA_GRAPHS' is not True with PIPELINE {pipeline}, and torchtitan "
+            "captures no pipeline; set it to True."
+        )
+    chunks = constants.get("STAGE_LAYERS")
+    if not isinstance(chunks, list) or any(type(layers) is not int or layers < 1 for layers in chunks):
+        raise UserError(f"{constants.path}: constant 'STAGE_LAYERS' is {chunks!r}: must be a list of whole numbers.")
+    if sum(chunks) != model.num_layers or len(chunks) % pipeline:
+        raise UserError(
+            f"{constants.path}: constant 'STAGE_LAYERS' holds {sum(chunks)} layers in {len(chunks)} chunks, but there "
+            f"are NUM_LAYERS {model.num_layers} and PIPELINE {pipeline}; correct one."
+        )
+    layout = Layout(
+        gpus=gpus,
+        tensor=constants.whole("TENSOR", least=1),
+        pipeline=pipeline,
+        virtual_pipeline=len(chunks) // pipeline,
+        expert=constants.whole("EXPERT", least=1),
+        context=constants.whole("CONTEXT", least=1),
+        micro_batch_size=constants.whole("MICRO_BATCH_SIZE", least=1),
+        recompute=recompute,
+    )
+    return layout, tuple(chunks)
 
 
 def _constants(path: str | Path) -> dict[str, Any]:

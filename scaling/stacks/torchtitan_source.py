@@ -26,6 +26,7 @@ def imports(model: Architecture, *, adapter: str | None) -> str:
         "from torchtitan.components.optimizer import (\n    LRSchedulersContainer,\n    OptimizersContainer,\n"
         "    ParamGroupConfig,\n    register_moe_load_balancing_hook,\n)\n",
         "from torchtitan.config import ParallelismConfig, TrainingConfig\n",
+        "from torchtitan.distributed.activation_checkpoint import FullAC, SelectiveAC\n",
         "from torchtitan.distributed.pipeline_parallel import pipeline_llm\n",
         "from torchtitan.hf_datasets.text_datasets import HuggingFaceTextDataLoader\n",
         attention,
@@ -205,6 +206,16 @@ _EMBEDDING_GROUP = """
             ),"""
 
 _TRAINER = """
+def pipeline_chunks() -> list[list[str]]:
+    chunks, first = [], 0
+    for layers in STAGE_LAYERS:
+        chunks.append([f"layers.{layer}" for layer in range(first, first + layers)])
+        first += layers
+    chunks[0].insert(0, "tok_embeddings")
+    chunks[-1] += ["norm", "lm_head"]
+    return chunks
+
+
 def optimizer() -> OptimizersContainer.Config:
     adamw = {"lr": LEARNING_RATE, "betas": BETAS, "eps": EPSILON, "weight_decay": WEIGHT_DECAY}
     return OptimizersContainer.Config(
@@ -234,12 +245,15 @@ def main_run() -> Trainer.Config:
             steps=STEPS,
             max_norm=GRAD_CLIP,
             mixed_precision_param=PARAMETER_DTYPE,
-            disable_cuda_graphs=True,
+            disable_cuda_graphs=DISABLE_CUDA_GRAPHS,
         ),
+        activation_checkpoint={"none": None, "selective": SelectiveAC.Config(), "full": FullAC.Config()}[RECOMPUTE],
         parallelism=ParallelismConfig(
             tensor_parallel_degree=TENSOR,
             pipeline_parallel_degree=PIPELINE,
             pipeline_parallel_microbatch_size=MICRO_BATCH_SIZE,
+            pipeline_parallel_schedule="Interleaved1F1B" if len(STAGE_LAYERS) > PIPELINE else "1F1B",
+            module_fqns_per_model_part=pipeline_chunks() if PIPELINE > 1 else None,
             context_parallel_degree=CONTEXT,
             expert_parallel_degree=EXPERT,
         ),

@@ -13,6 +13,7 @@ from fits.errors import UserError
 from fits.runs import filter_rows, read_table
 from fits.solver.objective import make_objective
 
+PROXY_RUNS = Path(__file__).parents[2] / "docs" / "data" / "proxy_runs.csv"
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the public run tables are not beside the repository")
 HOFFMANN = {"N": "`Model Size`", "D": "`Training FLOP`/(6*`Model Size`)"}
@@ -328,3 +329,12 @@ def test_a_sharp_objective_on_runs_of_few_kinds_still_ends_at_its_minimum(seed: 
     sizes = np.abs((logs - 2.5)[None] - np.sort(logs - 2.5)[:, None])
     least = np.where(sizes < 1e-3, sizes**2 / 2, 1e-3 * (sizes - 5e-4)).sum(axis=1).min()
     assert fit.convergence.converged and fit.objective.value <= least * (1 + 1e-9)
+
+
+def test_a_parameter_that_runs_off_to_infinity_is_said_and_a_backtest_goes_on() -> None:
+    """Two horizons and scatter: below the cut a term may vanish with its coefficient beyond all numbers."""
+    table = fits.read_runs(PROXY_RUNS)
+    small = table[table["train_flops"] < 5.9e11]
+    with pytest.raises(UserError, match=r"'moe-power' fits these runs best with \w+ at infinity.*fix a parameter"):
+        fits.fit("moe-power", small, bootstrap=0)
+    assert fits.backtest("moe-power", table).cuts

@@ -4,11 +4,14 @@ import re
 import shlex
 import shutil
 
+import numpy as np
 import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
 from scaling.cli import app
+from scaling.track.simulate import drawn_log
+from tests.scaling.big_runs import promised_plan
 from tests.scaling.plans import PROXY, training_plan
 from tests.scaling.report_folder import made_once
 from trainer_small.architecture import Architecture
@@ -65,6 +68,12 @@ def test_the_example_runs(name, folder, monkeypatch):
                 assert CliRunner().invoke(app, _example(needed)).exit_code == 0
     if name == "check" and not (folder / "main_run").exists():
         assert CliRunner().invoke(app, _example("export")).exit_code == 0
+    if name == "track":
+        (folder / "big_run").mkdir()
+        monkeypatch.chdir(folder / "big_run")
+        plan = promised_plan()
+        plan.save("plan.yaml")
+        drawn_log(plan, np.random.default_rng(0), until=0.5).to_csv("metrics.csv", index=False)
     result = CliRunner().invoke(app, _example(name))
     assert result.exit_code == 0, result.output
     assert result.stdout.strip()

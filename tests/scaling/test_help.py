@@ -1,8 +1,13 @@
 """Every help screen: within 80 columns, whole sentences, `--json` wherever something is printed, completion."""
 
+import fcntl
 import os
+import pty
+import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import pytest
@@ -50,6 +55,31 @@ def test_completion_offers_the_commands(shell: str) -> None:
     assert "sweep" in done.stdout
 
 
-def test_colours_are_for_terminals_only() -> None:
-    result = CliRunner().invoke(app, ["laws", "list"])
-    assert result.exit_code == 0 and "\x1b[" not in result.stdout
+def on_a_terminal(*arguments: str, **environment: str) -> str:
+    """What the command writes to a terminal of 80 columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 80, 0, 0))
+    inherited = {key: value for key, value in os.environ.items() if key not in ("COLUMNS", "NO_COLOR")}
+    command = [sys.executable, "-m", "scaling", *arguments]
+    with subprocess.Popen(
+        command, stdout=theirs, stderr=theirs, stdin=theirs, env=inherited | {"TERM": "xterm"} | environment
+    ):
+        os.close(theirs)
+        written = b""
+        try:
+            while block := os.read(ours, 65536):
+                written += block
+        except OSError:  # the other end is closed
+            pass
+    os.close(ours)
+    return written.decode()
+
+
+def test_a_terminal_gets_colour_and_whole_words_a_pipe_gets_neither() -> None:
+    text = on_a_terminal("laws", "show", "clark")
+    assert "\x1b[1m" in text
+    lines = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", text).splitlines()
+    assert max(map(len, lines)) <= 80
+    piped = CliRunner().invoke(app, ["laws", "show", "clark"]).stdout
+    assert "\x1b[" not in piped and piped.splitlines()[0] in " ".join(line.strip() for line in lines)
+    assert "\x1b[3" not in on_a_terminal("laws", "show", "clark", NO_COLOR="1")

@@ -1,5 +1,6 @@
 """The report: what stands on the page, that it is one safe file, and that missing or damaged parts are said."""
 
+import dataclasses
 import html.parser
 import json
 import re
@@ -14,6 +15,9 @@ from fits.runs import read_runs, write_runs
 from scaling.cli import app
 from scaling.plan import TrainingPlan
 from scaling.report import write_report
+from scaling.report.collect import collect
+from scaling.report.page import render
+from scaling.report.worth import worth_buying
 from tests.scaling.report_folder import HOSTILE, made_once
 
 
@@ -30,7 +34,7 @@ def page(folder: Path) -> str:
 class _Outline(html.parser.HTMLParser):
     """Ids, headings and figures of a page, and whether its elements nest."""
 
-    _VOID = {"meta", "br", "wbr", "path", "use", "rect", "link"}
+    _VOID = {"meta", "br", "wbr", "path", "use", "rect", "link", "input"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -224,3 +228,18 @@ def test_the_same_files_give_the_same_page(folder: Path, tmp_path: Path) -> None
         shutil.copy(folder / name, tmp_path / name)
     first, second = (write_report(tmp_path, tmp_path / name).read_text() for name in ("a.html", "b.html"))
     assert first == second
+
+
+def test_the_best_buys_are_ranked_by_what_they_remove_for_their_cost(folder: Path) -> None:
+    material = collect(folder)
+    found = worth_buying(material)
+    assert found is not None and material.plan is not None and found.runs
+    assert 0 < found.error < 0.5
+    rates = [each.removes / each.train_flops for each in found.runs]
+    assert rates == sorted(rates, reverse=True)
+    for each in found.runs:
+        assert 0.02 <= each.removes <= 1
+        assert each.train_flops <= 0.1 * material.plan.budget.train_flops
+        assert each.train_flops == each.shape.flops_per_token(128) * each.tokens
+    assert worth_buying(dataclasses.replace(material, law=None)) is None
+    assert "Which runs to buy next" in render(material)

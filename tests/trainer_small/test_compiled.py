@@ -19,27 +19,30 @@ pytestmark = pytest.mark.slow
 
 _MLA = {"attention": "mla", "q_lora_rank": 12, "kv_lora_rank": 8}
 _MLA |= {"qk_nope_head_dim": 6, "qk_rope_head_dim": 4, "v_head_dim": 10, "moe_output_norm": True}
+_MLA |= {"num_nextn_predict_layers": 1}
 
 
 def _gradients(model: Model, windows: torch.Tensor) -> dict[str, torch.Tensor]:
     model.zero_grad()
-    loss, objective = training_loss(model, windows)
+    loss, objective = training_loss(model, windows, multi_token_weight=0.3)
     objective.backward()
     gradients = {name: part.grad.clone() for name, part in model.named_parameters() if part.grad is not None}
     return gradients | {"loss": loss.detach()}
 
 
-@pytest.mark.parametrize(("changes", "checkpointing"), [({"qk_norm": "per_head"}, False), (_MLA, True)])
+@pytest.mark.parametrize(("changes", "options"), [({"qk_norm": "per_head"}, False), (_MLA, True)])
 def test_a_compiled_model_is_one_graph_and_computes_the_same(
-    tiny_architecture: MakeArchitecture, changes: dict[str, Any], checkpointing: bool
+    tiny_architecture: MakeArchitecture, changes: dict[str, Any], options: bool
 ) -> None:
     torch.manual_seed(0)
     model = Model(tiny_architecture(**changes))
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=parameter.shape[-1] ** -0.5)
-    model.activation_checkpointing = checkpointing
+    if options:
+        model.activation_checkpointing, model.document_separator = True, 7
     windows = torch.randint(0, 512, (4, 33))
+    windows[:, [3, 20]] = 7
     expected = _gradients(model, windows)
     load = [router.load.clone() for router in model.routers()]
     compile_model(model, by_layer=False)

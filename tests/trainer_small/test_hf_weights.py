@@ -89,6 +89,7 @@ def _open_with_transformers(architecture: Architecture, weights: dict[str, torch
     )
     assert not loading["missing_keys"] and not loading["mismatched_keys"]
     # transformers has no class for the layers beyond the last; vLLM reads them by these names.
+    assert config.get("num_nextn_predict_layers", 0) == architecture.num_nextn_predict_layers
     further = f"model.layers.{architecture.num_layers}."
     assert all(key.startswith(further) for key in loading["unexpected_keys"])
     assert bool(loading["unexpected_keys"]) == (architecture.num_nextn_predict_layers > 0)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from fits.errors import UserError
+from trainer_small import loss as loss_module
 from trainer_small.architecture import Architecture
 from trainer_small.attention import Positions, attend
 from trainer_small.loss import linear_cross_entropy
@@ -186,9 +187,12 @@ def test_rotation_keeps_lengths_and_depends_on_distance_alone() -> None:
     torch.testing.assert_close(turned_q[9] @ turned_k[4], turned_q[15] @ turned_k[10])
 
 
+@pytest.mark.parametrize("form", ["_eager_chunk", "_fusible_chunk"])
 @pytest.mark.parametrize("chunk", [8, 64, 10**6])
-def test_chunked_cross_entropy_equals_the_plain_loss(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
-    monkeypatch.setattr("trainer_small.loss._CHUNK_ENTRIES", chunk * 16)
+def test_chunked_cross_entropy_equals_the_plain_loss(monkeypatch: pytest.MonkeyPatch, chunk: int, form: str) -> None:
+    monkeypatch.setattr("trainer_small.loss._EAGER_ENTRIES", chunk * 16)
+    monkeypatch.setattr("trainer_small.loss._FEWEST_ROWS", 1)
+    monkeypatch.setattr("trainer_small.loss._eager_chunk", getattr(loss_module, form))
     torch.manual_seed(0)
     hidden = torch.randn(50, 6, dtype=torch.float64, requires_grad=True)
     head = torch.randn(16, 6, dtype=torch.float64, requires_grad=True)

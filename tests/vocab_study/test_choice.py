@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
-import torch
 
 from fits.errors import UserError
-from trainer_small import loss
 from trainer_small.architecture import Architecture
+from trainer_small.loss import chunk_entries
 from vocab_study.choice import choose_vocabulary
 from vocab_study.costs import FUSED_ENTRIES, cost_at, kv_bytes_per_token
 from vocab_study.exact import best_size, text_curve
@@ -64,8 +63,7 @@ def test_costs(study):
     assert cost.head_share_of_active == pytest.approx(64_000 / 1_064_000)
     assert cost.fused_logits_bytes == cost.logits_bytes
     assert cost_at(163_840, 1e9, 7168).fused_logits_bytes == 4 * FUSED_ENTRIES
-    cuda = loss._chunks(8192, 163_840, torch.device("cuda"))
-    assert FUSED_ENTRIES / 2 < (cuda[0].stop - cuda[0].start) * 163_840 <= FUSED_ENTRIES
+    assert chunk_entries(163_840, "cuda", compiled=False) == FUSED_ENTRIES
     tokens = study.tokens_per_byte(1000)
     assert cost.flops_per_byte == pytest.approx(6 * 1_064_000 * tokens)
     assert cost.decode_flops_per_character == pytest.approx(2 * 1_064_000 / study.characters_per_token(1000))

@@ -1,0 +1,135 @@
+"""Peak memory predicted before a run against what the run took, over shapes; each run has a process of its own.
+
+python benchmarks/memory_prediction.py [--only NAME] [--compile]
+"""
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from scaling.console import print_table, say
+from trainer_small.config import RunConfig
+from trainer_small.footprint import footprint
+from trainer_small.numerics import processor_name
+from trainer_small.result import Result
+from trainer_small.tokens import prepare_tokens
+
+DENSE = {"vocab_size": 8192, "hidden_size": 256, "num_layers": 4, "num_attention_heads": 4, "dense_ffn_size": 768}
+EXPERTS = {
+    "num_experts": 16,
+    "experts_per_token": 2,
+    "num_shared_experts": 1,
+    "expert_ffn_size": 256,
+    "router_score_function": "sigmoid",
+    "router_selection_bias": True,
+}
+LATENT = {
+    "attention": "mla",
+    "q_lora_rank": 128,
+    "kv_lora_rank": 64,
+    "qk_nope_head_dim": 32,
+    "qk_rope_head_dim": 32,
+    "v_head_dim": 64,
+}
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
+    "dense, 2k tokens": (DENSE, {}, {}),
+    "dense, 8k tokens": (DENSE, {"batch_tokens": 8192}, {}),
+    "dense, 8k tokens in parts of 2k": (DENSE, {"batch_tokens": 8192, "micro_batch_tokens": 2048}, {}),
+    "16 experts, 2k tokens": (DENSE | EXPERTS, {}, {}),
+    "16 experts, 8k tokens": (DENSE | EXPERTS, {"batch_tokens": 8192}, {}),
+    "16 experts, bfloat16": (DENSE | EXPERTS, {"batch_tokens": 4096}, {"dtype": "bfloat16"}),
+    "16 experts, MLA": (DENSE | EXPERTS | LATENT, {"batch_tokens": 4096}, {}),
+    "16 experts, layers computed again": (
+        DENSE | EXPERTS,
+        {"batch_tokens": 8192},
+        {"activation_checkpointing": True},
+    ),
+    "64 experts of 128": (DENSE | EXPERTS | {"num_experts": 64, "expert_ffn_size": 128}, {}, {}),
+    "128 experts, 8 layers": (DENSE | EXPERTS | {"num_experts": 128, "num_layers": 8, "expert_ffn_size": 64}, {}, {}),
+    "vocabulary 32k": (DENSE | EXPERTS | {"vocab_size": 32768}, {"batch_tokens": 4096}, {}),
+    "vocabulary 163,840": (DENSE | EXPERTS | {"vocab_size": 163_840}, {"batch_tokens": 4096}, {}),
+    "512 wide, 8 layers": (
+        DENSE | EXPERTS | {"hidden_size": 512, "num_layers": 8, "num_attention_heads": 8},
+        {"batch_tokens": 4096},
+        {},
+    ),
+    "tiny: 64 wide": (
+        DENSE | EXPERTS | {"vocab_size": 2048, "hidden_size": 64, "expert_ffn_size": 64, "dense_ffn_size": 128},
+        {},
+        {},
+    ),
+}
+
+
+def make_tokens(folder: Path) -> Path:
+    """Tokens of some made-up text, by bytes: any vocabulary can have them."""
+    corpus, words = folder / "corpus", random.Random(0)
+    corpus.mkdir()
+    for split, documents in (("train", 200), ("validation", 8)):
+        texts = (" ".join(words.choices(("alpha", "beta", "gamma", "delta"), k=200)) for _ in range(documents))
+        lines = [json.dumps({"id": str(at), "source": "made", "text": text}) + "\n" for at, text in enumerate(texts)]
+        (corpus / f"{split}.jsonl").write_text("".join(lines), encoding="utf-8")
+    alphabet = ["<|endoftext|>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={piece: at for at, piece in enumerate(alphabet)}, merges=[]))
+    tokenizer.add_special_tokens(["<|endoftext|>"])
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.save(str(corpus / "tokenizer.json"))
+    prepare_tokens(corpus, corpus / "tokenizer.json", folder / "tokens")
+    return folder / "tokens"
+
+
+def config_of(name: str, tokens: Path, *, compiled: bool) -> RunConfig:
+    architecture, training, keys = SHAPES[name]
+    training = {"sequence_length": 256, "batch_tokens": 2048, "learning_rate": 1e-3} | training
+    data = {
+        "run_id": "run",
+        "architecture": architecture,
+        "training": training | {"tokens": 5 * training["batch_tokens"]},
+        "evaluation": {"validation_bytes": 4096},
+        "device": "cpu",
+        "compile": compiled,
+        "data": {"tokens": str(tokens)},
+    }
+    return RunConfig.parse(data | keys, name)
+
+
+def measure(config: RunConfig, folder: Path) -> int:
+    """Peak resident bytes of the run in a process of its own."""
+    config.save(folder / "config.yaml")
+    program = "import sys; from trainer_small.run_process import run_in_process; run_in_process(sys.argv[1], threads=1)"
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True)
+    result = Result.load(folder / "result.json")
+    assert result.speed is not None
+    return result.speed.peak_memory_bytes
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", choices=list(SHAPES))
+    parser.add_argument("--compile", action="store_true")
+    options = parser.parse_args()
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        tokens = make_tokens(Path(folder))
+        for at, name in enumerate([options.only] if options.only else SHAPES):
+            config = config_of(name, tokens, compiled=options.compile)
+            predicted = footprint(config)
+            (run := Path(folder, f"run-{at}")).mkdir()
+            taken = measure(config, run)
+            parts = predicted.tensors, predicted.total, taken
+            rows.append([name, *(round(part / 2**20) for part in parts), f"{predicted.total / taken - 1:+.1%}"])
+    title = f"{processor_name()}, 1 thread{', compiled' if options.compile else ''}; MiB"
+    print_table(["run", "tensors", "predicted", "measured", "error"], rows, title=title)
+    say(f"largest error {max(abs(float(row[-1].rstrip('%'))) for row in rows):.1f} %")
+
+
+if __name__ == "__main__":
+    main()

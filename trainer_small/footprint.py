@@ -1,0 +1,112 @@
+"""What a run will take before it runs: its peak memory, predicted by one step of tensors without memory.
+
+The step is the run's own code on fake tensors, which have shapes and no data, so the prediction cannot fall behind the
+model. What a process holds besides its tensors was measured (``benchmarks/memory_prediction.py``).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from fits.errors import UserError
+from trainer_small.config import RunSpec
+from trainer_small.live_bytes import LiveBytes
+from trainer_small.loss import chunk_entries
+from trainer_small.machine import available_memory_bytes
+from trainer_small.model import Model
+from trainer_small.objective import training_loss
+from trainer_small.optimizer import make_optimizer
+
+_PROCESS_BYTES = 300 * 2**20
+"""Python, torch and its libraries, loaded and warm, and nothing trained."""
+_COMPILER_BYTES = 400 * 2**20
+"""What ``torch.compile`` adds to a process."""
+_CUDA_BYTES = 600 * 2**20
+"""CUDA's context, kernels and workspaces on the device: a guess until a GPU is at hand."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory of one run, bytes: of the process on a CPU, of the device on CUDA."""
+
+    weights: int
+    """In float32."""
+    optimizer: int
+    """Its moments."""
+    tensors: int
+    """Most that all tensors take at one time during a step; weights, gradients and moments in."""
+    total: int
+    """With what a process has besides its tensors: the number to compare with free memory."""
+
+
+def footprint(run: RunSpec, *, cuda: bool = False) -> Footprint:
+    """Predict a run's peak memory, without taking any; the first call for a shape takes about a second.
+
+    Args:
+        run: what is to be trained.
+        cuda: on a GPU, where the tensors alone are counted exactly and the rest has not been compared with one yet.
+    """
+    shape = {"run_id", "architecture", "training", "dtype", "activation_checkpointing"}
+    content = run.model_copy(update={"run_id": "any"}).model_dump_json(include=shape)
+    weights, optimizer, tensors = _step(content, cuda)
+    besides = _CUDA_BYTES if cuda else _PROCESS_BYTES + (_COMPILER_BYTES if run.compile else 0)
+    return Footprint(weights, optimizer, tensors, tensors + besides)
+
+
+def require_memory(run: RunSpec, *, cuda: bool = False) -> None:
+    """Refuse a run that cannot fit into the free memory, before anything is spent on it.
+
+    Raises:
+        UserError: with the predicted and the free bytes.
+    """
+    free = torch.cuda.mem_get_info()[0] if cuda else available_memory_bytes()
+    need = footprint(run, cuda=cuda)
+    held = 0 if cuda else _PROCESS_BYTES  # this process is up already
+    if need.total - held > free:
+        place = "the GPU" if cuda else "this machine"
+        raise UserError(
+            f"run {run.run_id} will need {need.total / 2**30:.1f} GiB of memory ({need.weights / 2**30:.1f} for "
+            f"weights, {need.optimizer / 2**30:.1f} for the optimizer) and {place} has "
+            f"{(free + held) / 2**30:.1f} GiB free; "
+            "make training.micro_batch_tokens or the model smaller."
+        )
+
+
+@lru_cache(maxsize=4096)
+def _step(content: str, cuda: bool) -> tuple[int, int, int]:
+    """Bytes of weights, of moments, and of all tensors at their most."""
+    run = RunSpec.model_validate_json(content)
+    training = run.training
+    with FakeTensorMode(), LiveBytes() as live:
+        model = Model(run.architecture, compute_dtype=getattr(torch, run.dtype))
+        for router in model.routers():
+            router.auxiliary_loss_weight = training.balancing_rate if training.balancing == "auxiliary_loss" else 0.0
+            router.sequence_loss_weight = training.sequence_balance_loss
+            router.z_loss_weight = training.router_z_loss
+        model.document_separator = None if training.cross_document_attention else 0
+        model.activation_checkpointing = run.activation_checkpointing
+        weights = live.now
+        optimizer = make_optimizer(model, training)
+        for parameter in model.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        optimizer.step()  # makes the moments
+        optimizer.zero_grad()
+        moments = live.now - weights
+        live.most = live.now
+        micro = training.micro_batch_tokens or training.batch_tokens
+        # A second part of a batch meets the first one's gradients; more parts change nothing.
+        if cuda:  # fake tensors are a CPU's: take the fused attention that a GPU would
+            model._positions_of(torch.zeros((1, training.sequence_length), dtype=torch.int64)).explicit = False
+        for _ in range(min(2, training.batch_tokens // micro)):
+            shape = micro // training.sequence_length, training.sequence_length + 1
+            _, objective = training_loss(model, torch.zeros(shape, dtype=torch.int64), training.multi_token_weight)
+            objective.backward()
+            del objective
+        optimizer.step()
+    if cuda:  # there the loss holds more logits at a time: twice in float32, once in bfloat16
+        vocab_size = run.architecture.vocab_size
+        more = min(chunk_entries(vocab_size, "cuda", compiled=False), micro * vocab_size)
+        live.most += 10 * max(0, more - chunk_entries(vocab_size, "cpu", compiled=False))
+    return weights, moments, live.most
