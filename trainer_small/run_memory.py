@@ -1,4 +1,7 @@
-"""What a run needs in memory, from its shape, before it is begun. No torch here."""
+"""What a run needs in memory, roughly, from its shape alone: for tables of hundreds of runs. No torch here.
+
+``footprint`` predicts one run's peak closely, in about a second.
+"""
 
 from trainer_small.config import RunSpec
 
