@@ -100,6 +100,7 @@ def cost(
     \b
     Example: scaling sweep cost sweep.yaml --gpu h200
     """
+    from trainer_small.run_memory import run_memory_bytes
     from trainer_small.sweep import Sweep
 
     if utilisation is not None and (gpu is None or not 0 < utilisation <= 1):
@@ -115,10 +116,19 @@ def cost(
         from trainer_small.measure_speed import measured_speed
 
         speed = measured_speed(sweep.runs, threads=threads)
-    _print_cost(sweep, as_json, speed)
+    from trainer_small.footprint import footprint
+
+    largest = max(sweep.runs, key=run_memory_bytes)
+    _print_cost(sweep, as_json, speed, peak=footprint(largest, cuda=gpu is not None).total)
 
 
-def _print_cost(sweep: "Sweep", as_json: bool, speed: "Speed | None" = None, chosen: "NextSweep | None" = None) -> None:
+def _print_cost(
+    sweep: "Sweep",
+    as_json: bool,
+    speed: "Speed | None" = None,
+    chosen: "NextSweep | None" = None,
+    peak: int | None = None,
+) -> None:
     from scaling.commands.sweep_tables import duration, size
     from trainer_small.sweep_time import makespan
 
@@ -133,7 +143,7 @@ def _print_cost(sweep: "Sweep", as_json: bool, speed: "Speed | None" = None, cho
                 "train_flops_spent": total.train_flops_spent,
                 "train_flops": total.train_flops,
                 "tokens_spent": total.tokens_spent,
-                "largest_memory_bytes": max(each.memory_bytes for each in total.runs),
+                "largest_memory_bytes": peak or max(each.memory_bytes for each in total.runs),
                 "runs": [
                     vars(each) | ({"seconds": time} if speed else {})
                     for each, time in zip(total.runs, seconds or [0.0] * len(total.runs), strict=True)
@@ -166,7 +176,7 @@ def _print_cost(sweep: "Sweep", as_json: bool, speed: "Speed | None" = None, cho
     print_table(["run", "active", "tokens", "FLOPs", "memory", *(["time"] if speed else [])], rows)
     say(
         f"{len(rows)} runs, {count(total.tokens_spent)} tokens, {quantity(float(total.train_flops_spent))} FLOP; "
-        f"the largest needs {size(max(each.memory_bytes for each in total.runs))} beside the libraries"
+        + (f"the largest takes {size(peak)} of memory" if peak else "memory is without the libraries' own")
     )
     if saved:
         say(f"shared trunks save {saved / total.train_flops:.0%} of {quantity(float(total.train_flops))} FLOP")

@@ -44,7 +44,7 @@ def _litter(out: Path, randomness: random.Random) -> None:
 
 @pytest.mark.slow
 def test_a_storm_of_kills_changes_nothing(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
-    file = sweep_file(_RUNS, training={"tokens": 128 * 40}, checkpoint_seconds=0.05)
+    file = sweep_file(_RUNS, training={"tokens": 128 * 30}, checkpoint_seconds=0.05)
     quiet, stormy = tmp_path / "quiet", tmp_path / "stormy"
     run_sweep(file, quiet, workers=2)
     launch = [
