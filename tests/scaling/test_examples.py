@@ -16,7 +16,7 @@ from tests.scaling.plans import PROXY, training_plan
 from tests.scaling.report_folder import made_once
 from trainer_small.architecture import Architecture
 
-TRAINED_ELSEWHERE = {"demo", "sweep run", "sweep run-one", "sweep status", "sweep table"}
+TRAINED_ELSEWHERE = {"demo", "export-run", "sweep run", "sweep run-one", "sweep status", "sweep table"}
 """Commands that train or look at trained runs: their examples are run where runs are made."""
 FETCHES = {"data get"}
 """Commands that need the internet."""
