@@ -1,11 +1,13 @@
 from scaling.advice import advice_at as advice_at
 from scaling.budget import cluster_budget as cluster_budget
+from scaling.budget import costs as costs
 from scaling.check import check_configs as check_configs
 from scaling.count import ModelCount as ModelCount
 from scaling.count import count_file as count_file
 from scaling.count import read_architecture as read_architecture
 from scaling.doctor import examine as examine
 from scaling.export import export_plan as export_plan
+from scaling.hf.checkpoint import export_run as export_run
 from scaling.layout.search import search_layouts as search_layouts
 from scaling.plan import Cluster as Cluster
 from scaling.plan import TrainingPlan as TrainingPlan
@@ -15,3 +17,5 @@ from scaling.public_tables import get_table as get_table
 from scaling.public_tables import list_tables as list_tables
 from scaling.report import write_report as write_report
 from scaling.shapes import SearchSpace as SearchSpace
+from scaling.track.compare import compare as compare
+from scaling.track.log import read_log as read_log

@@ -34,7 +34,8 @@ def budget(
 
     \b
     Example: scaling budget --gpus 1024 --gpu h200 --days 75 --tflops 384
-             scaling budget --gpus 1024 --days 75 --mfu 0.39 --model config.json --tokens 1e13
+             scaling budget --gpus 1024 --days 75 --mfu 0.39 \\
+                 --model config.json --tokens 1e13
     """
     from fits.errors import UserError
     from scaling.budget import cluster_budget, costs_of_file, positive_flops
