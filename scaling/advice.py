@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Literal
 
 from fits.coefficients import published
+from fits.errors import UserError
 from fits.opinions import allocations
 from fits.schema import Count, Schema
+from scaling.binding import describe
 from scaling.plan import Advice
+from scaling.published_pricing import published_pricing
+from scaling.search import Candidates, finite, held_by, search
 from trainer_small.architecture import Architecture
 
+_PRICING = ("tian", "tian-hoffmann", "joint-moe", "abnar", "krajewski", "flame")
+"""The laws that are asked about every plan with experts."""
 _SIMILAR = 3.0
 """A model was built with a similar budget when 6 N D is within this factor."""
 
@@ -46,8 +52,40 @@ def advice_at(train_flops: float, *, shape: Architecture, tokens: int) -> Iterat
         shape, tokens: the plan, for the laws that take the size and the data instead of compute.
     """
     yield from _allocations(train_flops)
-    yield from _rates(train_flops, shape, tokens)
+    yield from recipes_at(train_flops, shape=shape, tokens=tokens)
     yield from _as_built(train_flops)
+
+
+def spread(found: Candidates, *, shape: Architecture, tokens: int, besides: str = "") -> Iterator[Advice]:
+    """What each published law that sees experts would build under the same limits, and what it says of the plan.
+
+    Args:
+        found: the plan's own candidates.
+        shape, tokens: the plan.
+        besides: a law that need not be asked again.
+    """
+    for name in _PRICING:
+        if name == besides:
+            continue
+        pricing = published_pricing(name)
+        try:
+            own = search(pricing, found)
+        except UserError:  # it was fitted to other shapes than these
+            continue
+        decades = pricing.decades(own.shape, float(own.tokens[own.best]), own.text)
+        judges = not pricing.holds or held_by(pricing, shape)
+        yield Advice(
+            law=f"{name}, priced",
+            source=pricing.source,
+            params_active=float(own.shape.params_active),
+            params_total=float(own.shape.params_total),
+            tokens=float(own.tokens[own.best]),
+            loss=float(own.loss[own.best]),
+            shape=describe(own.table, own.best),
+            regret=finite(own.regret_of(shape, float(tokens))[0]) if judges else None,
+            decades_out_of_range=max((abs(each) for each in decades.values()), default=None),
+            note=pricing.note,
+        )
 
 
 def _allocations(train_flops: float) -> Iterator[Advice]:
@@ -63,20 +101,32 @@ def _allocations(train_flops: float) -> Iterator[Advice]:
         )
 
 
-def _rates(train_flops: float, shape: Architecture, tokens: int) -> Iterator[Advice]:
+def recipes_at(train_flops: float, *, shape: Architecture, tokens: int) -> Iterator[Advice]:
+    """Learning rate, batch and weight decay by each published rule for them."""
     asked = {"C": train_flops, "N": float(shape.params_total_non_embedding), "D": float(tokens)}
     for name in ("tian", "deepseek", "steplaw"):
         rate, batch = published(f"{name}-learning-rate"), published(f"{name}-batch")
         variable = "C" if "C" in rate.law.variable_names else "D"
+        learning_rate = float(rate.evaluate(**{key: asked[key] for key in rate.law.variable_names}).value)
+        batch_tokens = float(batch.evaluate(**{key: asked[key] for key in batch.law.variable_names}).value)
         yield Advice(
             law=f"{name}, rate and batch",
             source=rate.source,
-            learning_rate=float(rate.evaluate(**{key: asked[key] for key in rate.law.variable_names}).value),
-            batch_tokens=float(batch.evaluate(**{key: asked[key] for key in batch.law.variable_names}).value),
+            learning_rate=learning_rate,
+            batch_tokens=batch_tokens,
+            weight_decay=weight_decay_at(shape, tokens, batch_tokens, learning_rate),
             decades_out_of_range=rate.decades_outside(variable, asked[variable]),
             note=f"{rate.record.models}; "
-            + ("all experts counted in N" if "N" in rate.law.variable_names else "C only"),
+            + ("all experts counted in N" if "N" in rate.law.variable_names else "C only")
+            + "; weight decay by Power Lines at this rate and batch",
         )
+
+
+def weight_decay_at(shape: Architecture, tokens: int, batch_tokens: float, learning_rate: float) -> float:
+    """lambda = B / (tau eta D) with the AdamW time scale tau of Power Lines (arXiv 2505.13738), N active parameters."""
+    law = published("power-lines-timescale")
+    scale = float(law.evaluate(N=float(shape.params_active), D=float(tokens)).value)
+    return batch_tokens / (scale * learning_rate * tokens)
 
 
 def _as_built(train_flops: float) -> Iterator[Advice]:

@@ -81,13 +81,21 @@ class Budget(Schema):
     cluster: Cluster | None = None
 
     @classmethod
-    def exact(cls, model: Architecture, tokens: int, sequence_length: int, cluster: Cluster | None = None) -> Self:
+    def exact(
+        cls,
+        model: Architecture,
+        tokens: int,
+        sequence_length: int,
+        cluster: Cluster | None = None,
+        inference_tokens: float = 0.0,
+    ) -> Self:
         """What it takes to train ``model`` on ``tokens``, by its exact counts."""
         per_token = model.flops_per_token(sequence_length)
         return cls(
             train_flops=float(per_token * tokens),
             six_n_d=6.0 * model.params_active * tokens,
             hardware_flops=cluster.hardware_flops if cluster else None,
+            inference_flops=2.0 * model.params_active * inference_tokens or None,
             flops_per_token=float(per_token),
             cluster=cluster,
         )

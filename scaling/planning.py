@@ -1,9 +1,22 @@
-"""One question, one plan: by the team's own law when there is one, else by published laws."""
+"""One question, one plan: the same search by the team's own law or by a published one."""
 
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
+from fits import Fit
 from fits.errors import UserError
+from scaling.limits import limits_of, ranges_of_law
 from scaling.plan import Cluster, TrainingPlan
+from scaling.pricing import Pricing, Text, pricing_of_fit
+from scaling.proposal import Context, draft, tao_vocabulary, with_reasons
+from scaling.published_pricing import published_pricing
+from scaling.search import Search, Spending, candidates, search
+from scaling.space import SearchSpace, dense_space, space_of_sweep, usual_space
+from trainer_small.config import RunSpec
+from trainer_small.ladder import Experts, Family
+from trainer_small.sweep import Sweep
+from vocab_study.study import Study
 
 PUBLISHED = "published:"
 
@@ -19,62 +32,169 @@ def plan_for(
     sequence_length: int | None = None,
     constraints_file: str | Path | None = None,
     max_params_total: float | None = None,
+    max_params_active: float | None = None,
+    max_decode_seconds: float | None = None,
+    inference_tokens: float | None = None,
+    unique_tokens: float | None = None,
+    gpu: str | None = None,
     level: float = 0.9,
     name: str = "plan",
 ) -> TrainingPlan:
     """The plan for a budget.
 
     Args:
-        law: path of a law.json, or ``published:tian``.
-        train_flops: training FLOPs to spend, by the exact count.
-        cluster: where the budget came from, for the record.
+        law: path of a law.json, or ``published:NAME`` (``pricing_names`` lists them).
+        train_flops: FLOPs to spend, by the exact count.
+        cluster: where the budget came from; the plan must then have a layout on it.
         sweep_file: the sweep behind the law: the routing choices and vocabularies it tried, and its recipe.
         study_directory: the vocabulary study, when the law counts data in bytes.
         vocab_size: hold the vocabulary here.
-        sequence_length: of the big run; by default the proxies', or 4096 for published laws.
+        sequence_length: of the big run; by default the proxies', or 4096.
         constraints_file: a ``SearchSpace`` in YAML instead of the sweep's choices.
-        max_params_total: cap on total parameters.
+        max_params_total, max_params_active: caps.
+        max_decode_seconds: cap on GPU-seconds to generate a million tokens.
+        inference_tokens: tokens to be served, paid from the same budget at 2 FLOPs an active parameter.
+        unique_tokens: tokens there are; repeats count less (arXiv 2305.16264).
+        gpu: for the cost of serving; the cluster's by default.
         level: of the intervals.
 
     Raises:
-        UserError: a file is missing or malformed, the law is unknown, or nothing fits.
+        UserError: a file is missing or malformed, the law is unknown or cannot answer, or nothing fits.
     """
-    if law.startswith(PUBLISHED):
-        from scaling.published_plan import plan_by_published_laws
-
-        if law != f"{PUBLISHED}tian":
-            raise UserError(f"--law is '{law}'; plans by published laws alone are made by published:tian.")
-        return plan_by_published_laws(
-            train_flops,
-            cluster=cluster,
-            sequence_length=sequence_length or 4096,
-            vocab_size=vocab_size,
-            max_params_total=max_params_total,
-            name=name,
-        )
-    if sweep_file is None:
-        raise UserError(f"a plan by {law} needs --sweep, the sweep behind the law: its choices and its recipe.")
-    from fits import Fit
-    from scaling.fitted_plan import plan_from_fit, reference_run, space_of_sweep
-    from scaling.shapes import SearchSpace
-    from trainer_small.sweep import Sweep
-    from vocab_study.study import Study
-
-    sweep = Sweep.load(sweep_file)
-    space = SearchSpace.load(constraints_file) if constraints_file else space_of_sweep(sweep)
-    changes = {"vocab_size": (vocab_size,) if vocab_size else None, "max_params_total": max_params_total}
-    space = space.model_copy(update={key: value for key, value in changes.items() if value})
+    pricing = _pricing(law)
+    sweep = Sweep.load(sweep_file) if sweep_file else None
     study = Study.load(study_directory) if study_directory else None
-    return plan_from_fit(
-        Fit.load(law),
-        train_flops,
-        space=space,
-        reference=reference_run(sweep),
-        sequence_length=sequence_length,
-        bytes_per_token=(lambda size: study.bytes_per_token(size, split="train")) if study else None,
-        tokenizer_file=(lambda size: str(study.tokenizer_file(size))) if study else (lambda size: None),
-        cluster=cluster,
-        law_file=law,
-        level=level,
+    space, remarks = _space(pricing, law, sweep, constraints_file)
+    changes = {
+        "vocab_size": (vocab_size,) if vocab_size else None,
+        "max_params_total": max_params_total,
+        "max_params_active": max_params_active,
+        "max_decode_seconds": max_decode_seconds,
+        "inference_tokens": inference_tokens,
+        "unique_tokens": unique_tokens,
+    }
+    space = SearchSpace.parse(dict(space) | {key: value for key, value in changes.items() if value}, "constraints")
+    reference = reference_run(sweep) if sweep else None
+    length = sequence_length or (reference.training.sequence_length if reference else 4096)
+    bytes_per_token = (lambda size: study.bytes_per_token(size, split="train")) if study else None
+    spending = Spending(train_flops, Text(length, space.unique_tokens, bytes_per_token), space.inference_tokens)
+    gpu = gpu or (cluster.gpu if cluster else "h200")
+    extra = ranges_of_law(pricing) if pricing.fit and not sweep else []
+
+    def found_in(space: SearchSpace) -> Search:
+        limits = [*limits_of(space, gpu, cluster.gpus if cluster else None), *extra]
+        return search(pricing, candidates(space, spending, limits))
+
+    found, vocabulary = _with_vocabulary(pricing, space, study, found_in)
+    context = Context(
         name=name,
+        level=level,
+        gpu=gpu,
+        cluster=cluster,
+        reference=reference,
+        law_file=law if pricing.fit else None,
+        tokenizer_file=(lambda size: str(study.tokenizer_file(size))) if study else (lambda size: None),
+        vocabulary=vocabulary,
+        corpus=sweep.corpus if sweep else None,
+        remarks=remarks,
     )
+    if cluster is None:
+        return _checked(with_reasons(draft(found, context), found, context))
+    from scaling.placing import placed
+
+    found, plan = placed(found, cluster, lambda each: draft(each, context))
+    return _checked(with_reasons(plan, found, context))
+
+
+def reference_run(sweep: Sweep) -> RunSpec:
+    """The proxy whose recipe is carried over: the most expensive one."""
+    return max(sweep.runs, key=lambda run: run.train_flops)
+
+
+def _pricing(law: str) -> Pricing:
+    return (
+        published_pricing(law.removeprefix(PUBLISHED)) if law.startswith(PUBLISHED) else pricing_of_fit(Fit.load(law))
+    )
+
+
+def _space(
+    pricing: Pricing, law: str, sweep: Sweep | None, constraints_file: str | Path | None
+) -> tuple[SearchSpace, tuple[str, ...]]:
+    """The choices, from the user's file, the sweep or the usual ones, and what has to be said about them."""
+    dense = pricing.holds == "num_experts == 0"
+    if constraints_file:
+        space = SearchSpace.load(constraints_file)
+        if not (space.experts or space.num_experts):
+            defaults = dense_space(space) if dense else usual_space()
+            routing = ("experts", "num_experts", "experts_per_token", "num_shared_experts", "granularity")
+            space = space.model_copy(update={key: getattr(defaults, key) for key in routing})
+        if dense and not space.is_dense:
+            raise UserError(
+                f"{constraints_file} asks for experts, and law '{pricing.name}' is of dense models, with no term for "
+                "them; leave the routing out or take a law of mixtures of experts, such as published:tian."
+            )
+        if space.is_free and not pricing.sees_experts and not dense:
+            raise UserError(_blind(pricing, f"{constraints_file} gives several numbers of experts"))
+        return space, ()
+    if sweep:
+        space = space_of_sweep(sweep)
+        if not pricing.sees_experts and len(space.experts) > 1:
+            held = _commonest(sweep, space)
+            remark = (
+                f"law '{pricing.name}' does not see the experts, so the routing is held at that of most proxies: "
+                f"{held.num_experts} experts, top {held.experts_per_token}, G {held.granularity:g}"
+            )
+            return space.model_copy(update={"experts": (held,)}), (remark,)
+        return space, ()
+    if dense:
+        return dense_space(SearchSpace(depth_factors=usual_space().depth_factors)), ()
+    if pricing.fit and not pricing.sees_experts:
+        raise UserError(_blind(pricing, "no choice is given"))
+    return usual_space(Family() if pricing.fit else None), ()
+
+
+def _blind(pricing: Pricing, what: str) -> str:
+    return (
+        f"law '{pricing.name}' has no term for experts and cannot choose among them, and {what}; give the one routing "
+        "of its runs with --constraints or --sweep, or fit a law that sees them, such as moe-power."
+    )
+
+
+def _commonest(sweep: Sweep, space: SearchSpace) -> Experts:
+    """The routing that most runs of a sweep have."""
+    keys = ("num_experts", "experts_per_token", "num_shared_experts")
+    runs = Counter(
+        (*(getattr(r.architecture, k) for k in keys), round(r.architecture.granularity, 3)) for r in sweep.runs
+    )
+    return max(space.experts, key=lambda each: runs[(*(getattr(each, key) for key in keys), each.granularity)])
+
+
+def _with_vocabulary(
+    pricing: Pricing, space: SearchSpace, study: Study | None, found_in: Callable[[SearchSpace], Search]
+) -> tuple[Search, str]:
+    """The search at the vocabulary given, among those given, or at what Tao et al. advise for the shape it finds.
+
+    Raises:
+        UserError: the law cannot choose a vocabulary, and none is held.
+    """
+    sees = "vocab_size" in pricing.sees
+    if len(space.vocab_size) > 1 and not sees:
+        raise UserError(
+            f"law '{pricing.name}' does not see the vocabulary, so it cannot choose among {list(space.vocab_size)}; "
+            "hold it with --vocab-size, at the size that the law's runs had."
+        )
+    if space.vocab_size:
+        several = len(space.vocab_size) > 1
+        return found_in(space), f"chosen by the law among {list(space.vocab_size)}" if several else "given"
+    if pricing.fit:
+        raise UserError(f"law '{pricing.name}' does not say which vocabulary its runs had; give it with --vocab-size.")
+    found = found_in(space.model_copy(update={"vocab_size": (131072,)}))
+    for _ in range(2):  # the advice on the vocabulary depends on the shape it is for
+        size = tao_vocabulary(found.shape.params_active_non_embedding, found.shape.hidden_size)
+        found = found_in(space.model_copy(update={"vocab_size": (size,)}))
+    return found, "arXiv 2407.13623, approach 2, on active parameters; x 128"
+
+
+def _checked(plan: TrainingPlan) -> TrainingPlan:
+    """The plan built up by copies, validated as its file would be."""
+    return TrainingPlan.model_validate(dict(plan))
