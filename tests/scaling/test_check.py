@@ -255,8 +255,6 @@ def test_the_commands(tmp_path: Path) -> None:
 
 BRIDGE, OLMO = "megatron-bridge/megatron_bridge.yaml", "olmo-core/olmo_core.yaml"
 OLMO_PROXY = {**PROXY, "router_scaling_factor": 1.0}
-OLMO_RAMP = {"start_batch_tokens": 4096, "increment_tokens": 4096, "ramp_tokens": 100_000}
-LAYOUT = {"gpus": 8, "expert": 4, "micro_batch_size": 2}
 PIPELINED = {"gpus": 16, "pipeline": 2, "expert": 4, "micro_batch_size": 2}
 
 # What handoff.md found the stacks to let through, or to see only in a full run: fault -> how each file has it.
