@@ -46,8 +46,8 @@ def apply_experts(
 def _stacked(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, dispatch: Dispatch) -> Tensor:
     models, experts = gate_up.shape[:2]
     own = indices + torch.arange(0, models * experts, experts, device=x.device).view(-1, 1, 1)
-    flat = (part.flatten(0, 1) for part in (x, own, weights, gate_up, down))
-    return apply_experts(*flat, dispatch).view(x.shape)
+    rows, own, weights, gate_up, down = (part.flatten(0, 1) for part in (x, own, weights, gate_up, down))
+    return apply_experts(rows, own, weights, gate_up, down, dispatch).view(x.shape)
 
 
 def _loop(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:

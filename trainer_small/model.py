@@ -39,7 +39,8 @@ class Model(nn.Module):
     ) -> None:
         super().__init__()
         require_trainable(architecture)
-        self.architecture, self.dispatch, self.compute_dtype = architecture, dispatch, compute_dtype
+        self.architecture, self.compute_dtype = architecture, compute_dtype
+        self.dispatch: Dispatch = dispatch
         self.embedding = nn.Embedding(architecture.vocab_size, architecture.hidden_size)
         self.blocks = nn.ModuleList(Block(architecture, layer, dispatch) for layer in range(architecture.num_layers))
         self.norm = RMSNorm(architecture.hidden_size, architecture.norm_eps)
@@ -97,6 +98,7 @@ class Model(nn.Module):
             tokens: ``[batch, length]``, at each place the token that lies ``depth`` further on.
         """
         module = self.multi_token[str(self.architecture.num_layers + depth - 1)]
+        assert isinstance(module, MultiTokenModule)
         embedded = self._embed(tokens)
         out, loss, load = module(hidden, embedded, len(tokens), self._positions_of(tokens))
         if isinstance(module.block.ffn, MixtureOfExperts):
