@@ -78,6 +78,7 @@ def ours(
 
     def step() -> float:
         set_matmul_precision(torch.device("cpu"), architecture.hidden_size)
+        torch.use_deterministic_algorithms(compiled)  # as compile_model has it
         reuse_memory()
         windows = tokens()
         started = time.perf_counter()
@@ -116,6 +117,7 @@ def theirs(
 
     def step() -> float:
         torch.set_float32_matmul_precision("medium" if own and dtype == torch.float32 else "highest")
+        torch.use_deterministic_algorithms(False)
         reuse_memory(own)
         windows = tokens()
         started = time.perf_counter()
@@ -163,6 +165,7 @@ def nanomoe(clone: Path, architecture: Architecture, dtype: torch.dtype, batch: 
 
     def step() -> float:
         torch.set_float32_matmul_precision("highest")
+        torch.use_deterministic_algorithms(False)
         reuse_memory(False)
         windows = tokens()
         started = time.perf_counter()

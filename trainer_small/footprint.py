@@ -113,6 +113,6 @@ def _step(content: str, cuda: bool) -> tuple[int, int, int]:
         optimizer.step()
     if cuda:  # there the loss holds more logits at a time: twice in float32, once in bfloat16
         vocab_size = run.architecture.vocab_size
-        more = min(chunk_entries(vocab_size, "cuda", compiled=False), micro * vocab_size)
-        live.most += 10 * max(0, more - chunk_entries(vocab_size, "cpu", compiled=False))
+        more = min(chunk_entries(vocab_size, "cuda"), micro * vocab_size)
+        live.most += 10 * max(0, more - chunk_entries(vocab_size, "cpu"))
     return weights, moments, live.most

@@ -10,10 +10,7 @@ from torch.autograd.function import once_differentiable
 
 from trainer_small.run_memory import FEWEST_ROWS, LOGITS_HELD
 
-_EAGER_ENTRIES = LOGITS_HELD
-"""2 MiB of float32 stays in a CPU's cache while one operator after another passes over it."""
-_COMPILED_ENTRIES = 2**21
-"""A compiled chunk passes over its logits once, and larger products are faster."""
+_CPU_ENTRIES = LOGITS_HELD
 _CUDA_ENTRIES = 2**25
 _FEWEST_ROWS = FEWEST_ROWS
 """Each chunk reads and writes the head's whole gradient: with fewer rows that costs more than the products."""
@@ -37,31 +34,30 @@ def linear_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, *, compi
 def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of every token, nats, ``[n]``."""
     weight = head.to(hidden.dtype)
-    chunks = _chunks(len(hidden), len(head), hidden.device, compiled=False)
+    chunks = _chunks(len(hidden), len(head), hidden.device)
     return torch.cat([_losses(hidden[rows] @ weight.T, targets[rows])[0] for rows in chunks])
 
 
-def chunk_entries(vocab_size: int, device_type: str, *, compiled: bool) -> int:
+def chunk_entries(vocab_size: int, device_type: str) -> int:
     """Logits that are held at a time."""
-    entries = _COMPILED_ENTRIES if compiled else _EAGER_ENTRIES
-    return max(_FEWEST_ROWS * vocab_size, _CUDA_ENTRIES if device_type == "cuda" else entries)
+    return _CUDA_ENTRIES if device_type == "cuda" else max(_FEWEST_ROWS * vocab_size, _CPU_ENTRIES)
 
 
-def _chunks(rows: int, vocab_size: int, device: torch.device, *, compiled: bool) -> list[slice]:
+def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
     """Rows in parts of nearly one size: a compiled chunk is compiled again for another."""
-    most = chunk_entries(vocab_size, device.type, compiled=compiled) // vocab_size
+    most = max(1, chunk_entries(vocab_size, device.type) // vocab_size)
     size = -(-rows // -(-rows // most)) if rows else 1
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 def _losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Losses ``[..., rows]`` and probabilities ``[..., rows, vocab_size]``."""
+    """Losses ``[..., rows]`` and probabilities ``[..., rows, vocab_size]``, these in place of wide logits."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    picked = logits.gather(-1, targets.unsqueeze(-1)).squeeze(-1)
-    largest = logits.amax(-1)
-    probabilities = torch.softmax(logits, -1)
+    picked = logits.gather(-1, targets.unsqueeze(-1))
+    largest, at = logits.max(-1, keepdim=True)
+    probabilities = torch.softmax(logits, -1, out=logits)
     # log Z = largest logit - log of its probability: one exponential a logit instead of two.
-    return largest - probabilities.amax(-1).log() - picked, probabilities
+    return (largest - probabilities.gather(-1, at).log() - picked).squeeze(-1), probabilities
 
 
 def _eager_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -96,9 +92,12 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_head = torch.zeros_like(head)
         total = hidden.new_zeros(hidden.shape[:-2], dtype=torch.promote_types(hidden.dtype, torch.float32))
         accumulate = grad_head.addmm_ if head.dim() == 2 else grad_head.baddbmm_
-        for rows in _chunks(hidden.shape[-2], head.shape[-2], hidden.device, compiled=compiled):
+        chunks = _chunks(hidden.shape[-2], head.shape[-2], hidden.device)
+        held = hidden.new_empty(*hidden.shape[:-2], chunks[0].stop if chunks else 0, head.shape[-2])
+        for rows in chunks:
             part = hidden[..., rows, :]
-            loss, grad = chunk(part @ weight.mT, targets[..., rows])
+            logits = torch.matmul(part, weight.mT, out=held[..., : rows.stop - rows.start, :])
+            loss, grad = chunk(logits, targets[..., rows])
             total += loss
             torch.matmul(grad, weight, out=grad_hidden[..., rows, :])
             if grad_head.dtype == grad.dtype:

@@ -10,7 +10,7 @@ PROCESS_BYTES = 300 * 2**20
 EXPLICIT_ATTENTION_BELOW = 1024
 """Up to this length attention keeps its probabilities on a CPU: the fused kernel's backward is slow there, and two
 batched products and a softmax win."""
-LOGITS_HELD, FEWEST_ROWS = 2**19, 64
+LOGITS_HELD, FEWEST_ROWS = 2**21, 256
 """Entries of the table of logits that the loss has at a time on a CPU, and tokens it has at the least."""
 
 
@@ -31,7 +31,8 @@ def run_memory_bytes(run: RunSpec) -> int:
     head_gradient = 4 * run.architecture.vocab_size * run.architecture.hidden_size
     activations = tokens * _activations_of_token(run) + copies + head_gradient
     together = max(weights, activations) if tokens == training.batch_tokens else weights + activations
-    logits = 8 * max(LOGITS_HELD, FEWEST_ROWS * run.architecture.vocab_size)
+    rows = min(tokens, max(LOGITS_HELD // run.architecture.vocab_size, FEWEST_ROWS))
+    logits = (4 if run.dtype == "float32" else 8) * rows * run.architecture.vocab_size
     return weights + moments + together + logits
 
 

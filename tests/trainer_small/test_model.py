@@ -190,7 +190,7 @@ def test_rotation_keeps_lengths_and_depends_on_distance_alone() -> None:
 @pytest.mark.parametrize("form", ["_eager_chunk", "_fusible_chunk"])
 @pytest.mark.parametrize("chunk", [8, 64, 10**6])
 def test_chunked_cross_entropy_equals_the_plain_loss(monkeypatch: pytest.MonkeyPatch, chunk: int, form: str) -> None:
-    monkeypatch.setattr("trainer_small.loss._EAGER_ENTRIES", chunk * 16)
+    monkeypatch.setattr("trainer_small.loss._CPU_ENTRIES", chunk * 16)
     monkeypatch.setattr("trainer_small.loss._FEWEST_ROWS", 1)
     monkeypatch.setattr("trainer_small.loss._eager_chunk", getattr(loss_module, form))
     torch.manual_seed(0)

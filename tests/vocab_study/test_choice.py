@@ -63,7 +63,7 @@ def test_costs(study):
     assert cost.head_share_of_active == pytest.approx(64_000 / 1_064_000)
     assert cost.fused_logits_bytes == cost.logits_bytes
     assert cost_at(163_840, 1e9, 7168).fused_logits_bytes == 4 * FUSED_ENTRIES
-    assert chunk_entries(163_840, "cuda", compiled=False) == FUSED_ENTRIES
+    assert chunk_entries(163_840, "cuda") == FUSED_ENTRIES
     tokens = study.tokens_per_byte(1000)
     assert cost.flops_per_byte == pytest.approx(6 * 1_064_000 * tokens)
     assert cost.decode_flops_per_character == pytest.approx(2 * 1_064_000 / study.characters_per_token(1000))
