@@ -197,7 +197,7 @@ _KINDS = {"moe": "laws of mixtures of experts", "dense": "laws of dense models",
 def _kind(advice: Advice) -> str:
     if is_built(advice):
         return "built"
-    return "moe" if advice.note.startswith("moe") else "dense"
+    return "dense" if advice.note.startswith("dense") else "moe"
 
 
 def spread_chart(name: str, advice: tuple[Advice, ...], plan: TrainingPlan) -> Chart | None:
