@@ -19,8 +19,8 @@ from scaling.cli import app
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>[a-z]*)[^\n]*\n(?P<text>.*?)^```", re.M | re.S)
-SLOW = ("tutorial.md",)
-"""Pages that train."""
+SLOW = ("tutorial.md", "howto.md")
+"""Pages that train, or run many commands."""
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str, str]]:

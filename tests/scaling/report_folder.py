@@ -9,9 +9,13 @@ import fits
 from fits.runs import filter_rows, write_runs
 from scaling.plan import (
     Advice,
+    Binding,
     Budget,
     Cluster,
     Extrapolation,
+    FrontPoint,
+    Layout,
+    LayoutEstimate,
     LossPoint,
     Neighbour,
     Optimizer,
@@ -200,6 +204,22 @@ def large_plan() -> TrainingPlan:
         ),
         Extrapolation(decades_in_train_flops=2.1),
         advice=advice,
+        layout=Layout(gpus=1024, pipeline=8, expert=16),
+        layout_estimate=LayoutEstimate(memory_gib=97.0, step_seconds=21.5, days=71.0, tflops_per_gpu=391.0),
+        binding=(
+            Binding(constraint="max_params_total", limit=520e9, relaxed_to=1040e9, gain=0.12, shape=f"1.0T {HOSTILE}"),
+        ),
+        pareto=(
+            FrontPoint(
+                shape=f"6144 x 56 {HOSTILE}",
+                loss=1.47,
+                train_flops=2e24,
+                params_total=400_000_000_000,
+                params_active=28_000_000_000,
+                tokens=11_000_000_000_000,
+                decode_seconds=900.0,
+            ),
+        ),
         warnings=("published laws differ five-fold at this budget",),
         cluster=Cluster(gpus=1024, gpu="h200", days=75, peak_flops_per_gpu=9.89e14, utilisation=0.388),
     )

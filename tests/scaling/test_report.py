@@ -243,3 +243,8 @@ def test_the_best_buys_are_ranked_by_what_they_remove_for_their_cost(folder: Pat
         assert each.train_flops == each.shape.flops_per_token(128) * each.tokens
     assert worth_buying(dataclasses.replace(material, law=None)) is None
     assert "Which runs to buy next" in render(material)
+
+
+def test_the_layout_the_limits_and_the_front_of_a_plan_are_shown(page: str) -> None:
+    for text in ("Parallel layout on 1024 GPUs", "1 x 8 x 16 x 1", "Limits that hold the plan back", "GPU-s per 1M"):
+        assert text in page

@@ -127,7 +127,7 @@ def curve_chart(name: str, prediction: Prediction) -> Chart:
         )
         log_axis(axes, "x", short)
         axes.set_xlabel("tokens of a run that ends there, learning rate decayed")
-        axes.set_ylabel(prediction.unit)
+        axes.set_ylabel(prediction.unit.partition(",")[0])
     caption = (
         "The promise to check the run against: what this model should reach if it is stopped, decayed, at each number "
         f"of tokens. Band: {prediction.interval}."
@@ -172,7 +172,7 @@ def reach_chart(name: str, points: list[RunPoint], law: Frontier, plan: Training
                 color=MUTED,
             )
         axes.set_xlabel("training FLOPs")
-        axes.set_ylabel(prediction.unit)
+        axes.set_ylabel(prediction.unit.partition(",")[0])
     caption = (
         "How far the answer reaches. Dots are measured runs; the line is the best that the law predicts at each "
         "budget, with its band; the diamond is the plan. At the compute in the grey stretch nothing was measured."
@@ -197,7 +197,7 @@ _KINDS = {"moe": "laws of mixtures of experts", "dense": "laws of dense models",
 def _kind(advice: Advice) -> str:
     if is_built(advice):
         return "built"
-    return "moe" if advice.note.startswith("moe") else "dense"
+    return "dense" if advice.note.startswith("dense") else "moe"
 
 
 def spread_chart(name: str, advice: tuple[Advice, ...], plan: TrainingPlan) -> Chart | None:
