@@ -1,6 +1,5 @@
 """Rows of a log in blocks: their means, and how much these vary, so that many rows do not count as many facts."""
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +9,9 @@ from scaling.stacks.run import run_of
 from scaling.track.promise import Promise
 
 GAP_DRIFT = 0.003
-"""Standard deviation of the gap's change over a factor e of tokens, as a fraction of the loss."""
+"""Standard deviation of the gap's change over a factor e of tokens, as a fraction of the final loss."""
+BRANCH_SD = 0.001
+"""Standard deviation of one evaluation of a decayed branch, as a fraction of the loss."""
 _BLOCKS = 24
 _SPIKE = 10.0, 0.01
 """A row is a spike from so many robust standard deviations, and such a fraction of the loss, above its neighbours;
@@ -29,7 +30,7 @@ class Blocks:
     height: np.ndarray
     """Of the learning rate: 1 at the peak, 0 when decayed."""
     noise: np.ndarray
-    """Variance of the mean."""
+    """Covariance of the means [n, n]."""
     facts: float
 
     @property
@@ -38,13 +39,13 @@ class Blocks:
 
     def covariance(self, curve: Promise, gap: tuple[float, float]) -> np.ndarray:
         modes = curve.mode(self.tokens)
-        drift = GAP_DRIFT * self.curve * np.log(self.tokens / self.tokens[-1]) * self.height
+        drift = GAP_DRIFT * curve.end * np.log(self.tokens / self.tokens[-1]) * self.height
         return (
             modes.T @ modes
             + curve.run_sd**2
             + np.outer(self.height, self.height) * gap[1] ** 2
             + np.outer(drift, drift)
-            + np.diag(self.noise)
+            + self.noise
         )
 
     def rows(self, covariance: np.ndarray) -> tuple[tuple[float, float, float, float, float], ...]:
@@ -69,44 +70,72 @@ def blocks_of(
     predicted = curve.value(tokens)
     residual = loss - predicted - gap[0] * height
     trunk = ~decayed
-    variance, memory = noise_of(residual[trunk])
+    noise = noise_of(residual[trunk], scale=float(predicted.mean()))
     edges = np.linspace(np.log(curve.tokens[0]), np.log(curve.tokens[-1] * 1.021), _BLOCKS + 1)
     number = np.where(trunk, np.digitize(np.log(tokens), edges), _BLOCKS + 2 + np.arange(len(tokens)))
-    found = []
-    for block in np.unique(number):
-        mine = number == block
-        count = int(mine.sum())
-        spread = variance * memory / count if trunk[mine][0] else variance / max(memory, 1.0)
-        place = math.exp(float(np.log(tokens[mine]).mean()))
-        # The curve at the block's place, and the mean of what the rows differ from their own expectations.
-        at, tall = float(predicted[mine].mean()), float(height[mine].mean())
-        found.append((place, float(loss[mine].mean()), at + gap[0] * tall, at, tall, spread))
-    columns = np.array(sorted(found)).T
-    facts = float(trunk.sum() / memory + decayed.sum())
-    return Blocks(*columns, facts=facts)
+    members = [np.flatnonzero(number == block) for block in np.unique(number)]
+    members.sort(key=lambda rows: tokens[rows].mean())
+    means = [np.array([values[rows].mean() for rows in members]) for values in (loss, predicted, height)]
+    mean_loss, at, tall = means
+    places = np.exp([np.log(tokens[rows]).mean() for rows in members])
+    order = np.cumsum(trunk) - 1  # of a row among the trunk's
+    of_trunk = [trunk[rows[0]] for rows in members]
+    weights = np.zeros((len(members), int(trunk.sum())))
+    for block, rows in enumerate(members):
+        if of_trunk[block]:
+            weights[block, order[rows]] = 1 / len(rows)
+    covariance = noise.of_means(weights) + np.diag(np.where(of_trunk, 0.0, (BRANCH_SD * at) ** 2))
+    facts = trunk.sum() / noise.memory + decayed.sum()
+    return Blocks(places, mean_loss, at + gap[0] * tall, at, tall, covariance, float(facts))
 
 
-def noise_of(residual: np.ndarray) -> tuple[float, float]:
-    """Variance of a row about a smooth curve, and how many rows one fact takes (the integrated autocorrelation time).
+@dataclass(frozen=True)
+class Noise:
+    """An autoregression of first order: what a row deviates from the run's smooth course."""
 
-    The time is that of an autoregression of first order, or, where it is longer, that of means of batches.
+    variance: float
+    """Of a row."""
+    memory: float
+    """Rows that one fact takes (the integrated autocorrelation time)."""
+
+    def of_means(self, weights: np.ndarray) -> np.ndarray:
+        """Covariance of the means that ``weights`` [n, rows] make of consecutive rows."""
+        from scipy.signal import lfilter
+
+        keep = (self.memory - 1) / (self.memory + 1)
+        forward = np.asarray(lfilter([1.0], [1.0, -keep], weights, axis=1))
+        backward = np.asarray(lfilter([1.0], [1.0, -keep], weights[:, ::-1], axis=1))[:, ::-1]
+        return self.variance * weights @ (forward + backward - weights).T
+
+
+def noise_of(residual: np.ndarray, *, scale: float) -> Noise:
+    """The noise of rows about a smooth curve.
+
+    The memory is that of the correlation of neighbours, corrected for the fit and the small number (Kendall's
+    correction), or, where that is longer by half, that of means of batches.
+
+    Args:
+        residual: of consecutive rows.
+        scale: the loss; ``BRANCH_SD`` of it stands in for a handful of rows.
     """
     count = len(residual)
-    if count < 4:
-        return (0.001 * 3.0) ** 2, 1.0
+    terms = min(3, count // 4)
+    if count < 8:
+        return Noise((4 * BRANCH_SD * scale) ** 2, 1.0)
     place = np.linspace(-1, 1, count)
-    smooth = np.polynomial.polynomial.Polynomial.fit(place, residual, min(3, count // 4))(place)
-    rest = residual - smooth
-    variance = float((rest**2).sum() / max(count - 1 - min(3, count // 4), 1))
+    rest = residual - np.polynomial.polynomial.Polynomial.fit(place, residual, terms)(place)
+    variance = float((rest**2).sum() / (count - 1 - terms))
     if variance <= 0:
-        return 1e-12, 1.0
-    first = float(np.clip((rest[1:] * rest[:-1]).mean() / (rest**2).mean() + 1 / count, 0, 0.99))
+        return Noise(1e-12, 1.0)
+    first = float((rest[1:] * rest[:-1]).mean() / (rest**2).mean())
+    first = min(max(first + ((1 + terms) * (1 + first) + 2 * first) / count, 0.0), 0.99)
     memory = (1 + first) / (1 - first)
     size = int(count**0.5)
     batches = rest[: count // size * size].reshape(-1, size).mean(axis=1)
     if len(batches) >= 8:
-        memory = max(memory, size * float(batches.var(ddof=3)) / variance)
-    return variance, float(min(max(memory, 1.0), count / 2))
+        longer = size * float(batches.var(ddof=1 + terms)) / variance
+        memory = longer if longer > 1.5 * memory else memory
+    return Noise(variance, float(min(max(memory, 1.0), count / 2)))
 
 
 def spikes_of(residual: np.ndarray, loss: np.ndarray, decayed: np.ndarray) -> np.ndarray:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from scaling.plan import TrainingPlan
 from scaling.stacks.run import run_of
-from scaling.track.blocks import GAP_DRIFT
+from scaling.track.blocks import BRANCH_SD, GAP_DRIFT
 from scaling.track.compare import USUAL_GAP
 
 
@@ -54,6 +54,7 @@ def drawn_log(
     height = (rates - run.min_learning_rate) / (run.learning_rate - run.min_learning_rate)
     drift = GAP_DRIFT * rng.standard_normal() * end * np.log(tokens / tokens[-1])
     noise = np.zeros(len(steps))
+    noise[0] = truth.noise * end * rng.standard_normal()
     shocks = rng.standard_normal(len(steps)) * truth.noise * end * math.sqrt(1 - truth.memory**2)
     for row in range(1, len(steps)):
         noise[row] = truth.memory * noise[row - 1] + shocks[row]
@@ -61,6 +62,8 @@ def drawn_log(
     table = pd.DataFrame({"step": steps, "val_loss": loss, "decayed": 0})
     if branches:
         at = np.unique(np.geomspace(plan.steps / 50, plan.steps * until, branches).astype(int))
-        values = np.interp(np.log(at * plan.batch_tokens), place, drawn) + 0.001 * end * rng.standard_normal(len(at))
+        values = np.interp(np.log(at * plan.batch_tokens), place, drawn) + BRANCH_SD * end * rng.standard_normal(
+            len(at)
+        )
         table = pd.concat([table, pd.DataFrame({"step": at, "val_loss": values, "decayed": 1})])
     return table
