@@ -14,4 +14,4 @@ from scaling.public_tables import find_table as find_table
 from scaling.public_tables import get_table as get_table
 from scaling.public_tables import list_tables as list_tables
 from scaling.report import write_report as write_report
-from scaling.shapes import SearchSpace as SearchSpace
+from scaling.space import SearchSpace as SearchSpace

@@ -6,10 +6,10 @@ import numpy as np
 
 from fits import next_runs
 from fits.errors import UserError
-from scaling.fitted_plan import space_of_sweep
+from scaling.pricing import columns_of, law_variables
 from scaling.report.collect import Material
 from scaling.report.text_rate import bytes_per_token
-from scaling.search import columns_of, law_variables
+from scaling.space import space_of_sweep
 from trainer_small.architecture import Architecture
 from trainer_small.ladder import usual_depth
 
