@@ -83,7 +83,7 @@ def spread(found: Candidates, *, shape: Architecture, tokens: int, besides: str 
             loss=float(own.loss[own.best]),
             shape=describe(own.table, own.best),
             regret=finite(own.regret_of(shape, float(tokens))[0]) if judges else None,
-            decades_out_of_range=max((abs(each) for each in decades.values()), default=None),
+            decades_out_of_range=max(map(abs, decades.values())) if pricing.knows_its_reach else None,
             note=pricing.note,
         )
 

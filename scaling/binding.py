@@ -64,11 +64,11 @@ def _gain(
 
 
 def describe(of: Any, row: int) -> str:
-    """A shape in one short line."""
+    """A shape in one short line: width x layers, experts, experts a token, granularity."""
     size = {name: int(np.asarray(getattr(of, name)).reshape(-1)[row]) for name in ("hidden_size", "num_layers")}
     experts = [int(np.asarray(getattr(of, name)).reshape(-1)[row]) for name in ("num_experts", "experts_per_token")]
-    text = f"{size['hidden_size']} x {size['num_layers']}"
+    text = f"{size['hidden_size']}x{size['num_layers']}"
     if not experts[0]:
-        return f"{text}, dense"
+        return f"{text} dense"
     granularity = float(np.asarray(of.granularity).reshape(-1)[row])
-    return f"{text}, {experts[0]} experts, top {experts[1]}, G {granularity:.3g}"
+    return f"{text} E{experts[0]} top{experts[1]} G{granularity:.3g}"

@@ -10,7 +10,7 @@ from scaling.search import Search, finite
 
 _ROUTING = ("num_experts", "experts_per_token", "granularity", "num_shared_experts")
 _HELD = {
-    "hidden_size": (*_ROUTING, "vocab_size"),
+    "hidden_size": ("num_experts", "experts_per_token", "num_shared_experts", "vocab_size"),
     "num_layers": ("hidden_size", "num_attention_heads", "num_dense_layers", *_ROUTING, "vocab_size"),
     "num_attention_heads": ("hidden_size", "num_layers", "num_dense_layers", *_ROUTING, "vocab_size"),
     "num_dense_layers": ("hidden_size", "num_layers", "num_attention_heads", *_ROUTING, "vocab_size"),

@@ -85,7 +85,7 @@ class Pricing:
     @cached_property
     def sees(self) -> frozenset[str]:
         """The columns that the law is bound to."""
-        seen = {column for text in self.bind.values() for column in names(parse(text))}
+        seen = _columns(self.bind)
         if "tian_leverage" in seen:
             seen |= {"activation_ratio", "granularity"}
         return frozenset(seen)
@@ -95,6 +95,11 @@ class Pricing:
         """Whether the loss depends on the number of experts other than through the active parameters."""
         seen = {"activation_ratio", "num_experts", "params_total", "params_total_non_embedding"}
         return bool(self.sees & seen)
+
+    @property
+    def knows_its_reach(self) -> bool:
+        """Whether the range of compute, size or data behind the law is known."""
+        return bool({"train_flops", "N", "D", "H"} & set(self.ranges))
 
     @property
     def number_of_draws(self) -> int:
@@ -183,6 +188,15 @@ def pricing_of_fit(fit: Fit) -> Pricing:
 def _without_head(of: Any, sequence_length: int) -> Any:
     """Training FLOPs of a token by Tian et al.'s M: the output head left out."""
     return of.flops_per_token(sequence_length) - 6 * of.vocab_size * of.hidden_size
+
+
+def columns_of(fit: Fit) -> set[str]:
+    """The run-table columns that a law was bound to: what it can see of a model."""
+    return _columns(fit.bind)
+
+
+def _columns(bind: Mapping[str, str]) -> set[str]:
+    return {column for text in bind.values() for column in names(parse(text))}
 
 
 def law_variables(fit: Fit, shape: Any, tokens: Any, bytes_per_token: BytesPerToken | None) -> dict[str, np.ndarray]:

@@ -73,7 +73,7 @@ def draft(found: Search, context: Context) -> TrainingPlan:
     if context.reference:
         recipe = carry_over(context.reference, shape, int(spent), length, devices=devices)
     else:
-        recipe = published_recipe(found.candidates.spending.flops, shape, int(spent), length, devices=devices)
+        recipe = published_recipe(found.candidates.spending.flops, int(spent), length, devices=devices)
     # Whole steps, and never above the budget.
     tokens = max(int(spent // recipe.batch_tokens), 1) * recipe.batch_tokens
     budget = Budget.exact(shape, tokens, length, context.cluster, found.candidates.spending.inference_tokens)
@@ -165,6 +165,8 @@ def _warnings(plan: TrainingPlan, found: Search) -> Iterator[str]:
             f"the plan spends {10**beyond:.3g} x the compute of the largest run behind the law ({beyond:.1f} decades); "
             "the interval holds only if the law's form does"
         )
+    if not pricing.knows_its_reach:
+        yield f"{pricing.name}: its source states no range of compute, so how far the plan lies beyond it is unknown"
     yield from _about_experts(plan, found)
     for edge in edges(found.candidates.space, found.table.take(found.allowed), _row(found)):
         yield f"{edge}; the optimum may lie beyond"

@@ -6,9 +6,12 @@ from fits.coefficients import published
 from scaling.plan import BatchRamp, Optimizer, Schedule
 from trainer_small.architecture import Architecture
 from trainer_small.config import RunSpec
+from trainer_small.training_config import TrainingConfig
 
 # Optimal batch grows as tokens ** 0.383 (arXiv 2505.13738) and the rate with the square root of the batch.
 BATCH_EXPONENT = 0.383
+# AdamW's time scale as a share of the run falls with tokens per parameter (the same paper, eq. 4).
+TIMESCALE_EXPONENT = -0.527
 _WARMUP_STEPS = 2000
 """As DeepSeek-V3 (arXiv 2412.19437, section 4.2)."""
 
@@ -28,14 +31,20 @@ def carry_over(
     """The recipe of a proxy run, carried to another width and horizon.
 
     Width: maximal-update parametrization as the proxies were trained with (hidden matrices x base width / width;
-    arXiv 2203.03466, for experts 2508.09752). Horizon: batch ~ tokens^0.383, rate ~ sqrt(batch) (arXiv 2505.13738).
+    arXiv 2203.03466, for experts 2508.09752). Horizon: batch ~ tokens^0.383, rate ~ sqrt(batch); the share of the run
+    over which the weights forget ~ (tokens / active parameters)^-0.527 (arXiv 2505.13738).
     With the standard parametrization the width rule is an assumption, and the result says so.
+
+    Args:
+        devices: GPUs that the batch is to be divided over.
     """
     training = reference.training
     growth = (tokens / training.tokens) ** BATCH_EXPONENT
     batch_tokens = round_batch(training.batch_tokens * growth, sequence_length, devices)
     rate = training.learning_rate * (batch_tokens / training.batch_tokens) ** 0.5
     hidden_rate = rate * training.base_hidden_size / shape.hidden_size
+    steps = max(tokens // batch_tokens, 1)
+    timescale = _timescale(training) * _tokens_per_parameter(shape, tokens, reference) ** TIMESCALE_EXPONENT
     warnings = [
         "learning rate and batch are carried over by rule from the proxies' recipe, not fitted to a sweep of rates"
     ]
@@ -43,9 +52,12 @@ def carry_over(
         warnings.append(
             "the proxies used the standard parametrization; the rate's fall with width is assumed, not measured"
         )
+    if training.optimizer != "adamw":
+        warnings.append(f"the proxies were trained with {training.optimizer}; the plan's recipe is AdamW's part of it")
     source = (
         f"proxy {reference.run_id}: rate {training.learning_rate:.4g} at hidden_size {training.base_hidden_size} and "
         f"{training.batch_tokens} tokens a batch; x base / hidden_size, x sqrt(batch), batch ~ tokens^{BATCH_EXPONENT}"
+        f"; weight decay so that the weights forget over {timescale:.2g} of the run, by its rate"
     )
     optimizer = Optimizer(
         learning_rate=hidden_rate,
@@ -53,30 +65,40 @@ def carry_over(
         source=source,
         beta1=training.beta1,
         beta2=training.beta2,
-        weight_decay=training.weight_decay,
-        grad_clip=training.grad_clip,
+        weight_decay=1 / (hidden_rate * steps * timescale) if timescale else 0.0,
+        grad_clip=training.grad_clip or 1e9,  # 0 turned clipping off
         init_std=shape.hidden_size**-0.5,
     )
+    warmup = training.warmup_steps / training.steps
     schedule = Schedule(
         kind=training.schedule,
-        warmup_tokens=int(training.warmup_fraction * tokens),
-        decay_tokens=int(
-            (training.decay_fraction if training.schedule == "wsd" else 1 - training.warmup_fraction) * tokens
-        ),
+        warmup_tokens=int(warmup * tokens),
+        decay_tokens=int((training.decay_fraction if training.schedule == "wsd" else 1 - warmup) * tokens),
         final_learning_rate_fraction=training.final_learning_rate_fraction,
     )
     return Recipe(optimizer, schedule, batch_tokens, warnings=tuple(warnings))
 
 
-def published_recipe(
-    train_flops: float, shape: Architecture, tokens: int, sequence_length: int, *, devices: int = 1
-) -> Recipe:
+def _timescale(training: TrainingConfig) -> float:
+    """The share of a proxy's run over which its weights forget, 1 / (rate x decay x steps); 0 without decay."""
+    if training.weight_decay_timescale:
+        return training.weight_decay_timescale
+    decayed = training.learning_rate * training.weight_decay * training.steps
+    return 1 / decayed if decayed else 0.0
+
+
+def _tokens_per_parameter(shape: Architecture, tokens: int, reference: RunSpec) -> float:
+    """The plan's tokens per active parameter over the proxy's."""
+    proxy = reference.training.tokens_trained / reference.architecture.params_active
+    return tokens / shape.params_active / proxy
+
+
+def published_recipe(train_flops: float, tokens: int, sequence_length: int, *, devices: int = 1) -> Recipe:
     """The recipe of Tian et al. (arXiv 2507.17702): rate and batch as powers of compute; WSD.
 
     Args:
         devices: GPUs that the batch is to be divided over.
     """
-    del shape  # its rules know compute only
     rate = float(published("tian-learning-rate").evaluate(C=train_flops).value)
     batch = float(published("tian-batch").evaluate(C=train_flops).value)
     batch_tokens = round_batch(min(batch, tokens / 100), sequence_length, devices)

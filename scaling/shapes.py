@@ -127,24 +127,10 @@ class ShapeTable:
     def architecture(self, row: int) -> Architecture:
         """One row as an architecture; its exact counts are the columns'."""
         sizes = {name: int(column[row]) for name, column in self.columns.items()}
-        usual = _pattern(self.family, sizes["hidden_size"], float(self.granularity[row]))
-        changes: dict[str, Any] = {"shared_expert_ffn_size": 0}
-        if sizes["num_experts"]:
-            # The output keeps its scale over k, as the ladder has it for the usual shape.
-            experts = {name: sizes[name] for name in ("num_experts", "experts_per_token", "num_shared_experts")}
-            routing = Experts(**experts, granularity=usual.granularity)
-            scale = self.family.shape(usual.hidden_size, usual.num_layers, routing, usual.vocab_size)
-            changes["router_scaling_factor"] = scale.router_scaling_factor
-        else:
-            plain = Architecture.model_fields
-            routing_keys = (
-                "router_score_function",
-                "router_selection_bias",
-                "router_scaling_factor",
-                "moe_output_norm",
-            )
-            changes |= {key: plain[key].default for key in routing_keys}
-        return Architecture.model_validate(usual.model_dump() | changes | sizes)
+        experts = {name: sizes[name] for name in ("num_experts", "experts_per_token", "num_shared_experts")}
+        routing = Experts(**experts, granularity=float(self.granularity[row]))
+        usual = self.family.shape(sizes["hidden_size"], sizes["num_layers"], routing, sizes["vocab_size"])
+        return Architecture.model_validate(usual.model_dump() | {"shared_expert_ffn_size": 0} | sizes)
 
 
 def blocks(space: SearchSpace, *, most_flops_per_token: float = float("inf")) -> Iterator[ShapeTable]:

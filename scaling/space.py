@@ -84,12 +84,12 @@ class SearchSpace(Schema):
 
 
 def usual_space(family: Family | None = None, **changes: object) -> SearchSpace:
-    """The choices of published large mixture-of-experts models and what lies between them: about a million shapes."""
+    """The choices of published large mixture-of-experts models and what lies between them: some millions."""
     values: dict[str, object] = {
-        "depth_factors": (0.7, 0.8, 0.9, 1.0, 1.1, 1.25, 1.4),
+        "depth_factors": (0.7, 0.8, 0.9, 0.95, 1.0, 1.05, 1.1, 1.25, 1.4),
         "head_factors": (0.75, 1.0, 1.5),
-        "num_experts": (8, 16, 32, 64, 96, 128, 160, 192, 256, 320, 384, 512),
-        "experts_per_token": (1, 2, 4, 6, 8, 12, 16),
+        "num_experts": (8, 16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 288, 320, 384, 448, 512),
+        "experts_per_token": (1, 2, 3, 4, 6, 8, 10, 12, 16),
         "num_shared_experts": (0, 1, 2),
         "granularity": (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16),
         "num_dense_layers": (1, 3),
