@@ -17,9 +17,9 @@ from fits.runs import COLUMNS
 from scaling.cli import app
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "engines").glob("*.md")])
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>[a-z]*)[^\n]*\n(?P<text>.*?)^```", re.M | re.S)
-SLOW = ("tutorial.md", "howto.md")
+SLOW = ("tutorial.md", "howto.md", "sweeps.md")
 """Pages that train, or run many commands."""
 
 
@@ -100,7 +100,8 @@ def _anchor(heading: str) -> str:
 
 def test_every_page_is_in_the_index() -> None:
     index = (ROOT / "docs" / "README.md").read_text()
-    missing = [page.name for page in (ROOT / "docs").glob("*.md") if f"({page.name}" not in index]
+    docs = ROOT / "docs"
+    missing = [page.name for page in docs.rglob("*.md") if f"({page.relative_to(docs)}" not in index]
     assert missing == ["README.md"]
 
 

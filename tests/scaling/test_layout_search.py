@@ -177,7 +177,7 @@ def test_one_layout_is_judged_with_its_reason():
     assert small.memory is not None
     assert small.time is not None
     stopped = judge(run, Layout(gpus=16, pipeline=4, virtual_pipeline=2, expert=4, micro_batch_size=8), "h200")
-    assert "2 micro-batches are not a multiple of the 4 stages" in stopped.reason
+    assert "micro-batches of a step 2 is not divisible by layout.pipeline 4" in stopped.reason
 
 
 def test_describe_leaves_out_degrees_of_one():

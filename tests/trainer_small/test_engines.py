@@ -79,6 +79,7 @@ def test_devices_are_shared_out(monkeypatch: pytest.MonkeyPatch) -> None:
     assert visible_gpus() == []
 
 
+@pytest.mark.slow
 def test_a_worker_sees_its_own_device_only(
     sweep_file: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

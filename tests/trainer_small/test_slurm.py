@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -58,19 +59,10 @@ def test_an_array_is_preempted_and_its_launcher_killed_and_the_table_is_that_of_
     launcher.wait()
     before = queued_jobs()
     assert before  # the jobs outlive their launcher
-    mark = tmp_path / "preempted"
-    wrap = f"touch {mark}-$SLURM_ARRAY_TASK_ID; sleep 3"
-    slurm.call("sbatch", "--partition=high", "--array=0-1", "--output=/dev/null", "--wrap", wrap)
-    _until(lambda: len(list(tmp_path.glob("preempted-*"))) == 2)
+    _preempt(slurm, tmp_path)
     assert list(out.glob("*/checkpoint-*.pt")) and not sweep_status(out).complete
-
-    # Slurm holds a requeued job back for two minutes: not in a test.
-    over = threading.Event()
-    releaser = threading.Thread(target=_release_held_jobs, args=(slurm, over))
-    releaser.start()
-    status = run_sweep(file, out, engine=_choice())
-    over.set()
-    releaser.join()
+    with _held_jobs_released(slurm):
+        status = run_sweep(file, out, engine=_choice())
     assert status.complete
     first, second = (sweep_table(each).drop(columns=TIMING) for each in (quiet, out))
     assert first.equals(second)
@@ -78,20 +70,46 @@ def test_an_array_is_preempted_and_its_launcher_killed_and_the_table_is_that_of_
     assert len(submitted) < 2 * 6  # the second launcher found the first one's jobs
 
 
-def test_the_script_for_sbatch_trains_the_sweep(slurm: SlurmCluster, sweep_file: MakeSweep, tmp_path: Path) -> None:
-    file, out = sweep_file(5), tmp_path / "runs"
+def test_the_script_for_sbatch_trains_the_sweep_through_a_preemption(
+    slurm: SlurmCluster, sweep_file: MakeSweep, tmp_path: Path
+) -> None:
+    file, out = sweep_file(5, training={"tokens": 128 * 300}, checkpoint_seconds=60.0), tmp_path / "runs"
     choice = EngineChoice(name="sbatch", resources=Resources(gpus=0), max_parallel=4)
     script = write_sbatch_script(file, out, choice)
     assert script is not None and sweep_status(out).count() == {"queued": 5}
     assert "Submitted" in slurm.call("sbatch", str(script))
-    _until(lambda: sweep_status(out).complete)
+    _until(lambda: len(list(out.glob("*/metrics.jsonl"))) > 0)
+    _preempt(slurm, tmp_path)
+    assert list(out.glob("*/checkpoint-*.pt"))  # written on the warning alone
+    with _held_jobs_released(slurm):
+        _until(lambda: sweep_status(out).complete)
     assert write_sbatch_script(file, out, choice) is None
 
 
-def _release_held_jobs(slurm: SlurmCluster, over: threading.Event) -> None:
-    while not over.wait(2):
-        for job in queued_jobs() or ():
-            slurm.call("scontrol", "update", f"JobId={job}", "StartTime=now")
+def _preempt(slurm: SlurmCluster, tmp_path: Path) -> None:
+    """Jobs of the upper partition take both nodes for three seconds."""
+    wrap = f"touch {tmp_path}/preempted-$SLURM_ARRAY_TASK_ID; sleep 3"
+    slurm.call("sbatch", "--partition=high", "--array=0-1", "--output=/dev/null", "--wrap", wrap)
+    _until(lambda: len(list(tmp_path.glob("preempted-*"))) == 2)
+
+
+@contextmanager
+def _held_jobs_released(slurm: SlurmCluster) -> Iterator[None]:
+    """Slurm holds a requeued job back for two minutes: not in a test."""
+    over = threading.Event()
+
+    def release() -> None:
+        while not over.wait(2):
+            for job in queued_jobs() or ():
+                slurm.call("scontrol", "update", f"JobId={job}", "StartTime=now")
+
+    releaser = threading.Thread(target=release)
+    releaser.start()
+    try:
+        yield
+    finally:
+        over.set()
+        releaser.join()
 
 
 def _until(met: Callable[[], bool], seconds: float = 120) -> None:
