@@ -5,6 +5,7 @@ python benchmarks/memory_prediction.py [--only NAME] [--compile]
 
 import argparse
 import json
+import os
 import random
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from scaling.console import print_table, say
 from trainer_small.config import RunConfig
 from trainer_small.footprint import footprint
+from trainer_small.memory import LARGE_PAGES
 from trainer_small.numerics import processor_name
 from trainer_small.result import Result
 from trainer_small.tokens import prepare_tokens
@@ -105,7 +107,9 @@ def measure(config: RunConfig, folder: Path) -> int:
     """Peak resident bytes of the run in a process of its own."""
     config.save(folder / "config.yaml")
     program = "import sys; from trainer_small.run_process import run_in_process; run_in_process(sys.argv[1], threads=1)"
-    subprocess.run([sys.executable, "-c", program, str(folder)], check=True)
+    # As the workers of a sweep have it.
+    environment = LARGE_PAGES | os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", program, str(folder)], check=True, env=environment)
     result = Result.load(folder / "result.json")
     assert result.speed is not None
     return result.speed.peak_memory_bytes

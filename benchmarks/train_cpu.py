@@ -5,6 +5,8 @@ python benchmarks/train_cpu.py [--part reference|batch|experts|vocabulary|stack]
 """
 
 import argparse
+import multiprocessing
+import os
 import platform
 import statistics
 import sys
@@ -17,58 +19,73 @@ import torch
 import transformers
 
 sys.path.insert(0, str(Path(__file__).parent))
-from train_cpu_subjects import COMMON, LATENT, Subject, nanomoe, ours, random_state, theirs
+from train_cpu_subjects import COMMON, LATENT, Setting, serve
 
 from scaling.console import print_table, say
 from trainer_small.architecture import Architecture
+from trainer_small.memory import LARGE_PAGES
 from trainer_small.numerics import processor_name
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
 
-def gemm_peak(dtype: torch.dtype) -> float:
-    """Best of several large products with the faster float32 kernel, FLOP/s."""
-    torch.set_float32_matmul_precision("medium" if dtype == torch.float32 else "highest")
-    a, b = torch.randn(2, 2048, 2048).to(dtype)
-    return 2 * 2048**3 / min(_seconds(lambda: a @ b) for _ in range(8))
-
-
-def interleaved(subjects: dict[str, Subject], rounds: int, warm_up: int = 3) -> dict[str, float]:
+def interleaved(steps: dict[str, Callable[[], float]], rounds: int, warm_up: int) -> dict[str, float]:
     """Median seconds of a step; the subjects take turns, so that a busy moment meets all of them."""
-    times: dict[str, list[float]] = {name: [] for name in subjects}
+    times: dict[str, list[float]] = {name: [] for name in steps}
     for at in range(rounds + warm_up):
-        for name, subject in subjects.items():
-            seconds = subject.step()
+        for name, step in steps.items():
+            seconds = step()
             if at >= warm_up:
                 times[name].append(seconds)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
-def compare(
-    title: str, architecture: Architecture, batch: int, dtype_name: str, names: list[str], options: argparse.Namespace
-) -> None:
+class Processes:
+    """One process with our setting of memory and one as it comes; only one works at a time."""
+
+    def __init__(self, names: list[str], setting: Setting) -> None:
+        self._connections = {}
+        self._processes = []
+        context = multiprocessing.get_context("spawn")
+        groups = {
+            own: [name for name in names if (name.startswith("ours") or "our settings" in name) == own]
+            for own in (True, False)
+        }
+        for own, group in groups.items():
+            here, there = context.Pipe()
+            os.environ |= LARGE_PAGES if own else {}
+            process = context.Process(target=serve, args=(there, group, setting), daemon=True)
+            process.start()
+            for key in LARGE_PAGES:
+                os.environ.pop(key, None)
+            self._processes.append(process)
+            self._connections |= dict.fromkeys(["", *group] if own else group, here)
+
+    def ask(self, name: str) -> float:
+        self._connections[name].send(name)
+        return self._connections[name].recv()
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.terminate()
+            process.join()
+
+
+def compare(title: str, names: list[str], setting: Setting, rounds: int) -> None:
     """One table: the named subjects on one architecture and batch."""
-    dtype, length = DTYPES[dtype_name], options.length
-    state = random_state(architecture)
-    subjects: dict[str, Subject] = {}
-    for name in names:  # ours compiled first: compiling it forgets what was compiled before
-        if name.startswith("ours"):
-            subjects[name] = ours(architecture, dtype, state, batch, length, compiled="compiled" in name)
-        elif name == "nanoMoE":
-            subjects[name] = nanomoe(options.nanomoe, architecture, dtype, batch, length)
-        else:
-            own = "our settings" in name
-            subjects[name] = theirs(architecture, dtype, state, batch, length, compiled="compiled" in name, own=own)
-    before = gemm_peak(dtype)
-    medians = interleaved(subjects, options.rounds)
-    peak = max(before, gemm_peak(dtype))
-    flops = architecture.flops_per_token(length) * batch * length
+    processes = Processes(names, setting)
+    before = processes.ask("")
+    medians = interleaved({name: lambda name=name: processes.ask(name) for name in names}, rounds, 3)
+    peak = max(before, processes.ask(""))
+    processes.close()
+    tokens = setting.batch * setting.length
+    flops = setting.architecture.flops_per_token(setting.length) * tokens
     fastest = min(seconds for name, seconds in medians.items() if name.startswith("ours"))
     rows = [
         [
             name,
             round(seconds * 1e3, 1),
-            round(batch * length / seconds),
+            round(tokens / seconds),
             f"{seconds / fastest:.2f}",
             "-" if name == "nanoMoE" else f"{flops / seconds / peak:.0%}",
         ]
@@ -78,7 +95,7 @@ def compare(
     print_table(
         ["trainer", "ms a step", "tokens/s", "time / ours", "of GEMM peak"],
         rows,
-        title=f"{title}, {dtype_name}, {batch * length:,} tokens; GEMM peak {peak / 1e9:.0f} GFLOP/s",
+        title=f"{title}, {str(setting.dtype)[6:]}, {tokens:,} tokens; GEMM peak {peak / 1e9:.0f} GFLOP/s",
     )
 
 
@@ -86,9 +103,7 @@ def vocabulary(dtype: torch.dtype, vocab_size: int, rounds: int, tokens: int = 4
     """The loss with its gradients against the plain one, which has a full table of logits."""
     from trainer_small.live_bytes import LiveBytes
     from trainer_small.loss import linear_cross_entropy
-    from trainer_small.memory import reuse_memory
 
-    reuse_memory()
     torch.set_float32_matmul_precision("medium" if dtype == torch.float32 else "highest")
     torch.manual_seed(0)
     hidden = torch.randn(tokens, width, dtype=dtype, requires_grad=True)
@@ -105,7 +120,7 @@ def vocabulary(dtype: torch.dtype, vocab_size: int, rounds: int, tokens: int = 4
         )  # type: ignore[return-value]
 
     forms: dict[str, Callable[[], Any]] = {"plain": plain, "ours eager": own(False), "ours compiled": own(True)}
-    medians = interleaved({name: Subject(lambda form=form: _seconds(form)) for name, form in forms.items()}, rounds, 1)
+    medians = interleaved({name: lambda form=form: _seconds(form) for name, form in forms.items()}, rounds, 1)
     rows = []
     for name, form in forms.items():
         with LiveBytes() as live:
@@ -137,7 +152,6 @@ def main() -> None:
     parser.add_argument("--types", default="fp32,bf16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--nanomoe", type=Path, help="a clone of wolfecameron/nanoMoE, for --part nanomoe")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -145,25 +159,27 @@ def main() -> None:
         f"{processor_name()}, {options.threads} threads, torch {torch.__version__}, transformers "
         f"{transformers.__version__}, {platform.system()}; medians of {options.rounds} steps, A.X K1's form"
     )
-    reference = Architecture.parse(COMMON | LATENT, "reference")
     types = options.types.split(",")
+    ours, shipped = "ours compiled", "HF as shipped"
+    everyone = [ours, "ours eager", shipped, "HF, our settings", "HF compiled", "HF compiled, our settings"]
+
+    def tables(title: str, names: list[str], batch: int, **changes: int) -> None:
+        architecture = Architecture.parse(COMMON | LATENT | changes, title)
+        for name in types:
+            setting = Setting(architecture, DTYPES[name], batch, 256, options.threads, options.nanomoe)
+            compare(title, names, setting, options.rounds)
+
     if options.part == "reference":
-        names = ["ours compiled", "ours eager", "HF as shipped", "HF compiled"]
-        for name in types:
-            compare("reference", reference, 8, name, [*names, "HF compiled, our settings"], options)
+        tables("reference", everyone, 8)
     elif options.part == "batch":
-        for name in types:
-            compare("large batch", reference, 32, name, ["ours compiled", "HF as shipped"], options)
+        tables("large batch", [ours, shipped, "HF compiled"], 32)
     elif options.part == "experts":
         for experts in (64, 128):
-            architecture = Architecture.parse(COMMON | LATENT | {"num_experts": experts}, "experts")
-            for name in types:
-                compare(f"{experts} experts", architecture, 8, name, ["ours compiled", "HF as shipped"], options)
+            tables(f"{experts} experts", [ours, "HF, our settings"], 8, num_experts=experts)
     elif options.part == "nanomoe":
         if options.nanomoe is None:
             parser.error("--part nanomoe needs --nanomoe, a clone of wolfecameron/nanoMoE")
-        for name in types:
-            compare("nanoMoE", reference, 8, name, ["ours compiled", "nanoMoE"], options)
+        tables("nanoMoE", [ours, "nanoMoE"], 8)
     elif options.part == "vocabulary":
         for vocab_size in (32768, 163_840):
             vocabulary(DTYPES[types[0]], vocab_size, options.rounds)

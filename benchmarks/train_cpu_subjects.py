@@ -6,6 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import torch
@@ -16,7 +17,6 @@ from scaling.hf.write import hf_config
 from trainer_small.architecture import Architecture
 from trainer_small.compiled import compile_model
 from trainer_small.hf_weights import to_hugging_face
-from trainer_small.memory import reuse_memory
 from trainer_small.model import Model
 from trainer_small.numerics import set_matmul_precision
 from trainer_small.objective import training_loss
@@ -45,10 +45,51 @@ LATENT = {
 }
 
 
-@dataclass
-class Subject:
-    step: Callable[[], float]
-    """Seconds of one step."""
+Step = Callable[[], float]
+"""Seconds of one training step."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What all subjects of a comparison train."""
+
+    architecture: Architecture
+    dtype: torch.dtype
+    batch: int
+    length: int
+    threads: int
+    nanomoe: Path | None = None
+
+
+def make(name: str, setting: Setting, state: dict[str, torch.Tensor]) -> Step:
+    """The subject of this name."""
+    if name.startswith("ours"):
+        return ours(setting, state, compiled="compiled" in name)
+    if name == "nanoMoE":
+        return nanomoe(setting)
+    return theirs(setting, state, compiled="compiled" in name, own="our settings" in name)
+
+
+def serve(connection: Connection, names: list[str], setting: Setting) -> None:
+    """A process with these subjects: takes a step of the one that is named, and measures a product for ``""``."""
+    torch.set_num_threads(setting.threads)
+    state = random_state(setting.architecture)
+    names = sorted(names, key=lambda name: not name.startswith("ours"))  # compiling ours forgets others' graphs
+    steps = {name: make(name, setting, state) for name in names}
+    while (name := connection.recv()) is not None:
+        connection.send(steps[name]() if name else gemm_flops(setting.dtype))
+
+
+def gemm_flops(dtype: torch.dtype) -> float:
+    """Best of several large products with the faster float32 kernel, FLOP/s."""
+    torch.set_float32_matmul_precision("medium" if dtype == torch.float32 else "highest")
+    a, b = torch.randn(2, 2048, 2048).to(dtype)
+    best = float("inf")
+    for _ in range(8):
+        started = time.perf_counter()
+        a @ b
+        best = min(best, time.perf_counter() - started)
+    return 2 * 2048**3 / best
 
 
 def random_state(architecture: Architecture) -> dict[str, torch.Tensor]:
@@ -60,26 +101,18 @@ def random_state(architecture: Architecture) -> dict[str, torch.Tensor]:
     return state
 
 
-def ours(
-    architecture: Architecture,
-    dtype: torch.dtype,
-    state: dict[str, torch.Tensor],
-    batch: int,
-    length: int,
-    *,
-    compiled: bool,
-) -> Subject:
+def ours(setting: Setting, state: dict[str, torch.Tensor], *, compiled: bool) -> Step:
+    architecture, dtype = setting.architecture, setting.dtype
     model = Model(architecture, compute_dtype=dtype)
     model.load_state_dict(state)
     if compiled:
         compile_model(model, by_layer=False)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    tokens = _random_tokens(architecture.vocab_size, batch, length)
+    tokens = _random_tokens(setting)
 
     def step() -> float:
         set_matmul_precision(torch.device("cpu"), architecture.hidden_size)
         torch.use_deterministic_algorithms(compiled)  # as compile_model has it
-        reuse_memory()
         windows = tokens()
         started = time.perf_counter()
         training_loss(model, windows)[1].backward()
@@ -89,20 +122,12 @@ def ours(
             router.update_bias(0.0)
         return time.perf_counter() - started
 
-    return Subject(step)
+    return step
 
 
-def theirs(
-    architecture: Architecture,
-    dtype: torch.dtype,
-    state: dict[str, torch.Tensor],
-    batch: int,
-    length: int,
-    *,
-    compiled: bool,
-    own: bool,
-) -> Subject:
-    """transformers' class with the same weights; ``own``: with our choice of kernel and our memory settings."""
+def theirs(setting: Setting, state: dict[str, torch.Tensor], *, compiled: bool, own: bool) -> Step:
+    """transformers' class with the same weights; ``own``: with our choice of kernel."""
+    architecture, dtype = setting.architecture, setting.dtype
     content = hf_config(architecture, dtype="float32")
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "config.json").write_text(json.dumps(content))
@@ -113,12 +138,11 @@ def theirs(
         ).train()
     call = torch.compile(model) if compiled else model
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    tokens = _random_tokens(architecture.vocab_size, batch, length)
+    tokens = _random_tokens(setting)
 
     def step() -> float:
         torch.set_float32_matmul_precision("medium" if own and dtype == torch.float32 else "highest")
         torch.use_deterministic_algorithms(False)
-        reuse_memory(own)
         windows = tokens()
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -129,17 +153,18 @@ def theirs(
         optimizer.zero_grad()
         return time.perf_counter() - started
 
-    return Subject(step)
+    return step
 
 
-def nanomoe(clone: Path, architecture: Architecture, dtype: torch.dtype, batch: int, length: int) -> Subject:
+def nanomoe(setting: Setting) -> Step:
     """nanoMoE as shipped, every layer with experts, their width such that active parameters are equal."""
-    sys.path.insert(0, str(clone))
+    architecture, dtype = setting.architecture, setting.dtype
+    sys.path.insert(0, str(setting.nanomoe))
     from model import GPT, GPTConfig  # type: ignore[import-not-found]
 
     torch.manual_seed(0)
     config = GPTConfig(
-        block_size=length,
+        block_size=setting.length,
         vocab_size=architecture.vocab_size,
         n_layer=architecture.num_layers,
         n_head=architecture.num_attention_heads,
@@ -161,12 +186,11 @@ def nanomoe(clone: Path, architecture: Architecture, dtype: torch.dtype, batch: 
             module.c_fc = torch.nn.Parameter(torch.randn(a.num_experts, a.hidden_size, width) * 0.02)
             module.c_proj = torch.nn.Parameter(torch.randn(a.num_experts, width, a.hidden_size) * 0.02)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
-    tokens = _random_tokens(architecture.vocab_size, batch, length)
+    tokens = _random_tokens(setting)
 
     def step() -> float:
         torch.set_float32_matmul_precision("highest")
         torch.use_deterministic_algorithms(False)
-        reuse_memory(False)
         windows = tokens()
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
@@ -176,9 +200,10 @@ def nanomoe(clone: Path, architecture: Architecture, dtype: torch.dtype, batch: 
         optimizer.zero_grad()
         return time.perf_counter() - started
 
-    return Subject(step)
+    return step
 
 
-def _random_tokens(vocab_size: int, batch: int, length: int) -> Callable[[], torch.Tensor]:
+def _random_tokens(setting: Setting) -> Callable[[], torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    return lambda: torch.randint(0, vocab_size, (batch, length + 1), generator=generator)
+    shape = setting.batch, setting.length + 1
+    return lambda: torch.randint(0, setting.architecture.vocab_size, shape, generator=generator)

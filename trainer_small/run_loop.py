@@ -20,7 +20,7 @@ from trainer_small.checkpoint import (
 from trainer_small.config import NOT_THE_NUMBERS, RunConfig
 from trainer_small.evaluate import Evaluation, evaluate
 from trainer_small.footprint import require_memory
-from trainer_small.memory import reset_peak_memory, reuse_memory
+from trainer_small.memory import reset_peak_memory
 from trainer_small.metrics import append_metrics, truncate_metrics
 from trainer_small.numerics import set_matmul_precision
 from trainer_small.outcome import outcome
@@ -62,7 +62,6 @@ class RunLoop:
         self.metrics = directory / "metrics.jsonl"
         self.ranks = join_ranks()
         self.device = choose_device(config, self.ranks.local_rank)
-        reuse_memory()
         reset_peak_memory()
         self.precision = set_matmul_precision(self.device, config.architecture.hidden_size)
         training = config.training

@@ -20,6 +20,7 @@ from trainer_small.engines.devices import oom_kills
 from trainer_small.engines.engine import Deaths, Listener, Resources, RunEvent, Task
 from trainer_small.engines.stopping import Stopping
 from trainer_small.lock import is_locked
+from trainer_small.memory import LARGE_PAGES
 from trainer_small.result import is_final
 
 _POLL_SECONDS = 0.5
@@ -152,7 +153,7 @@ class _Worker:
     def __init__(self, slot: str | None, resources: Resources, log: IO[bytes]) -> None:
         # The variables reach the libraries that read them only while they load.
         threads = str(resources.threads)
-        environment = os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
+        environment = LARGE_PAGES | os.environ | {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
         if slot is not None:
             environment["CUDA_VISIBLE_DEVICES"] = slot
         self.slot = slot
