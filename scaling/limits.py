@@ -9,7 +9,7 @@ import numpy as np
 from fits.errors import UserError
 from fits.expression import Node, evaluate, names, parse
 from scaling.pricing import Pricing
-from scaling.serving import decode_seconds
+from scaling.serving import decode_seconds, inference_flops
 from scaling.shapes import ShapeTable
 from scaling.space import SearchSpace
 
@@ -48,13 +48,20 @@ class Limit:
         return f"{self.name} {self.limit:.4g}{self.unit}"
 
 
-def limits_of(space: SearchSpace, gpu: str, gpus: int | None = None) -> list[Limit]:
-    """The limits of a space, and of the memory of ``gpus`` GPUs when the cluster is known."""
+def limits_of(space: SearchSpace, flops: float, gpu: str, gpus: int | None = None) -> list[Limit]:
+    """The limits of a space at a budget, and of the memory of ``gpus`` GPUs when the cluster is known."""
     low, high = space.tokens_per_parameter
+
+    def per_parameter(table: ShapeTable, tokens: np.ndarray) -> Any:
+        return np.where(tokens > 0, tokens / table.params_active, low)  # no tokens is another limit's matter
+
     limits = [
-        Limit("tokens_per_parameter from", low, low / 2, lambda table, tokens: tokens / table.params_active, "", True),
-        Limit("tokens_per_parameter to", high, high * 2, lambda table, tokens: tokens / table.params_active),
+        Limit("tokens_per_parameter from", low, low / 2, per_parameter, "", True),
+        Limit("tokens_per_parameter to", high, high * 2, per_parameter),
     ]
+    if served := space.inference_tokens:
+        share = "share of the budget for inference_tokens"
+        limits.append(Limit(share, 1.0, 1.0, lambda table, _: inference_flops(table, served) / flops))
     for name in ("params_total", "params_active"):
         most = getattr(space, f"max_{name}")
         if most:
@@ -143,17 +150,23 @@ class Judge:
                 f"the search space holds no shape that a budget of {train_flops:.3g} FLOPs can train; give smaller "
                 "hidden_size or num_layers, or a larger budget."
             )
-        mask = min(self._seen, key=lambda each: (each.bit_count(), -self._seen[each]))
+        fewest = min(mask.bit_count() for mask in self._seen)
+        masks = [mask for mask in self._seen if mask.bit_count() == fewest]
+        if fewest > 1:
+            masks = [max(masks, key=lambda mask: self._seen[mask])]
         parts = [
             f"{limit} (the nearest shape has {self._nearest[mask, bit]:.4g})"
+            for mask in masks
             for bit, limit in enumerate(self.limits)
             if mask >> bit & 1
         ]
-        verb = "contradict each other" if len(parts) > 1 else "leaves none"
-        return UserError(
-            f"no shape fits a budget of {train_flops:.3g} FLOPs under the constraints: {' and '.join(parts)} {verb}; "
-            "loosen " + ("one of them." if len(parts) > 1 else "it or raise the budget.")
-        )
+        listed = " and ".join(parts)
+        says = f"no shape fits a budget of {train_flops:.3g} FLOPs under the constraints"
+        if len(parts) == 1:
+            return UserError(f"{says}: {listed} leaves none; loosen it or change the budget.")
+        if fewest == 1:
+            return UserError(f"{says}: {listed} contradict each other; loosen one of them.")
+        return UserError(f"{says}: {listed} each leave none; loosen all of them or change the budget.")
 
 
 def edges(space: SearchSpace, table: ShapeTable, row: int) -> Iterator[str]:

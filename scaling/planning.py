@@ -82,7 +82,7 @@ def plan_for(
     extra = ranges_of_law(pricing) if pricing.fit and not sweep else []
 
     def found_in(space: SearchSpace) -> Search:
-        limits = [*limits_of(space, gpu, cluster.gpus if cluster else None), *extra]
+        limits = [*limits_of(space, train_flops, gpu, cluster.gpus if cluster else None), *extra]
         return search(pricing, candidates(space, spending, limits))
 
     found, vocabulary = _with_vocabulary(pricing, space, study, found_in)

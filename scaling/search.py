@@ -19,8 +19,8 @@ from trainer_small.architecture import Architecture
 FLAT = 0.01
 """A shape is in the flat region when at most this fraction of extra compute reaches the best loss."""
 _MOST_EXTRA = 100.0
-_USUAL_DEPTH = 0.12
-"""Layers within about 12 % of the usual depth are usual."""
+_USUAL_DEPTH = 0.2
+"""Layers within about 20 % of the usual depth are usual."""
 _CONTENDERS = 30_000
 """Shapes that every draw of a law chooses from: the best by the fit, one a width, depth, routing and vocabulary."""
 _AT_ONCE = 4_000_000

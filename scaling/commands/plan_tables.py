@@ -169,7 +169,7 @@ def _out(advice: Advice) -> str:
 
 
 def _plain(value: float) -> str:
-    return count(value) if value >= 1e6 else f"{value:.5g}"
+    return count(value) if value >= 1e6 else f"{value:.0f}" if value >= 1e4 else f"{value:.4g}"
 
 
 def _span(low: float, high: float) -> str:

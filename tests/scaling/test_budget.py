@@ -4,7 +4,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fits.errors import UserError
-from scaling.budget import cluster_budget, costs
+from scaling.budget import cluster_budget, costs, positive_flops
 from scaling.cli import app
 from tests.scaling.layout_cases import MODELS
 from tests.scaling.plans import PROXY, training_plan
@@ -62,3 +62,20 @@ def test_tokens_need_a_model():
     result = run_cli("--gpus", 8, "--days", 1, "--tokens", "1e9")
     assert result.exit_code == 2
     assert "--tokens needs the --model" in result.output
+
+
+@pytest.mark.parametrize("text", ["1e21", "1_000", "2.5E24"])
+def test_budgets_as_people_write_them(text):
+    assert positive_flops(text) > 0
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "lots", ""])
+def test_a_budget_that_is_none_is_refused(text):
+    with pytest.raises(UserError, match="--flops is"):
+        positive_flops(text)
+
+
+@pytest.mark.parametrize("cluster", [(0, "h200", 75, 0.4), (8, "h2000", 1, 0.4), (8, "h200", 1, 1.4)])
+def test_a_cluster_that_is_none_is_refused(cluster):
+    with pytest.raises(UserError):
+        cluster_budget(*cluster)

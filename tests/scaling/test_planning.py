@@ -3,8 +3,8 @@
 import json
 import math
 
-import numpy as np
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 from fits import Fit
@@ -12,10 +12,8 @@ from fits.errors import UserError
 from scaling.advice import advice_at, built_models
 from scaling.budget import cluster_budget
 from scaling.cli import app
-from scaling.fitted_plan import reference_run, space_of_sweep
 from scaling.plan import TrainingPlan
-from scaling.planning import plan_for
-from scaling.search import law_variables, search
+from scaling.planning import plan_for, reference_run
 from tests.scaling.report_folder import made_once
 from trainer_small.sweep import Sweep
 from vocab_study.study import Study
@@ -45,31 +43,6 @@ def test_the_plan_spends_the_budget_and_never_more(plan):
     assert plan.budget.train_flops == exact
     assert 0.98 * FLOPS < exact <= FLOPS
     assert plan.tokens % plan.batch_tokens == 0
-
-
-def test_the_search_finds_the_lowest_loss_of_all_shapes(fitted):
-    law, sweep, bytes_per_token = fitted
-    found = search(law, space_of_sweep(sweep), FLOPS, sequence_length=128, bytes_per_token=bytes_per_token)
-    losses = [
-        law.predict(**{k: float(v) for k, v in law_variables(law, shape, tokens, bytes_per_token).items()})
-        for shape, tokens in zip(found.shapes, found.tokens, strict=True)
-    ]
-    assert np.allclose(losses, found.loss)
-    # The hardware-friendly choice costs at most 1 % more compute than the very best.
-    assert found.regret(int(np.argmin(losses))) >= -0.0101
-    assert abs(found.regret(found.best)) < 1e-9
-
-
-def test_regret_is_the_compute_that_makes_up_for_the_choice(fitted):
-    law, sweep, bytes_per_token = fitted
-    found = search(law, space_of_sweep(sweep), FLOPS, sequence_length=128, bytes_per_token=bytes_per_token)
-    for index in range(0, len(found.shapes), max(len(found.shapes) // 12, 1)):
-        regret = found.regret(index)
-        if math.isfinite(regret):
-            tokens = found.tokens[index] * (1 + regret)
-            variables = law_variables(law, found.shapes[index], tokens, bytes_per_token)
-            loss = law.predict(**{k: float(v) for k, v in variables.items()})
-            assert loss == pytest.approx(found.loss[found.best], rel=1e-9)
 
 
 def test_the_plan_stays_within_what_the_proxies_tried(plan, fitted):
@@ -120,22 +93,61 @@ def test_a_plan_survives_its_file_and_an_edit_into_nonsense_does_not(plan, tmp_p
         assert words in str(caught.value)
 
 
-def test_published_laws_make_the_plan_of_the_axk1_case():
+@pytest.fixture(scope="module")
+def axk1():
     cluster = cluster_budget(1024, "h200", 75, 384 / 989)
-    plan = plan_for("published:tian", cluster.hardware_flops, cluster=cluster, max_params_total=520e9)
-    assert plan.budget.hardware_flops == pytest.approx(2.548e24, rel=1e-3)
-    assert plan.tokens == pytest.approx(4.89e12, rel=0.1)
-    assert plan.model.params_active == pytest.approx(86.9e9, rel=0.1)
-    assert plan.model.params_total <= 520e9
-    assert plan.optimizer.learning_rate == pytest.approx(2.15e-4, rel=5e-3)
-    assert plan.batch_tokens == pytest.approx(54.3e6, rel=5e-3)
-    assert any("binds" in warning for warning in plan.warnings)
-    assert "spread" in plan.prediction.interval
+    return plan_for("published:tian", cluster.hardware_flops, cluster=cluster, max_params_total=520e9)
 
 
-def test_the_spread_of_opinion_holds_the_acceptance_figures():
-    plan = plan_for("published:tian", 2.548e24, max_params_total=520e9)
-    by_name = {each.law: each for each in advice_at(2.548e24, shape=plan.model, tokens=plan.tokens)}
+def test_published_laws_make_the_plan_of_the_axk1_case(axk1):
+    budget = axk1.budget
+    assert budget.hardware_flops == pytest.approx(2.548e24, rel=1e-3)
+    assert 0.999 * budget.hardware_flops < budget.train_flops <= budget.hardware_flops
+    assert budget.six_n_d == 6 * axk1.model.params_active * axk1.tokens
+    assert axk1.model.params_total <= 520e9
+    assert axk1.optimizer.learning_rate == pytest.approx(2.15e-4, rel=5e-3)
+    assert axk1.batch_tokens == pytest.approx(54.3e6, rel=5e-3)
+    assert "spread" in axk1.prediction.interval
+    assert axk1.prediction.low <= axk1.prediction.value <= axk1.prediction.high
+
+
+def test_a_plan_for_a_cluster_has_a_layout_that_fits_it(axk1):
+    assert axk1.layout.gpus == 1024
+    assert axk1.model.num_experts % axk1.layout.expert == 0
+    assert axk1.layout_estimate.memory_gib * 2**30 < 141e9
+    faster = axk1.layout_estimate.tflops_per_gpu / 384
+    assert axk1.layout_estimate.days * faster == pytest.approx(75, rel=0.01)
+
+
+def test_the_number_of_experts_is_said_to_be_a_matter_of_limits(axk1):
+    binding = {each.constraint: each for each in axk1.binding}
+    assert binding["max_params_total"].gain > 0.05
+    (said,) = [warning for warning in axk1.warnings if "more experts always help" in warning]
+    assert "max_params_total" in said
+    assert "memory, communication and load balance" in said
+
+
+def test_every_law_that_sees_experts_is_asked_the_same_question(axk1):
+    priced = {each.law: each for each in axk1.advice if each.law.endswith("priced")}
+    assert {"joint-moe, priced", "abnar, priced", "tian-hoffmann, priced"} <= set(priced)
+    for each in priced.values():
+        assert each.params_total <= 520e9
+        assert each.shape
+    assert priced["tian-hoffmann, priced"].regret > 0
+
+
+def test_a_cluster_too_small_says_what_is_short(tmp_path):
+    """A model of DeepSeek-V3's size held by the user, on 8 GPUs."""
+    held = {"hidden_size": [7168], "num_layers": [61], "num_experts": [256], "experts_per_token": [8]}
+    path = tmp_path / "constraints.yaml"
+    path.write_text(yaml.safe_dump(held | {"granularity": [7], "vocab_size": [129280]}))
+    cluster = cluster_budget(8, "h200", 10000, 0.4)
+    with pytest.raises(UserError, match=r"memory of 8 h200, .* GiB a GPU \(the nearest shape has"):
+        plan_for("published:tian", cluster.hardware_flops, cluster=cluster, constraints_file=path)
+
+
+def test_the_spread_of_opinion_holds_the_acceptance_figures(axk1):
+    by_name = {each.law: each for each in advice_at(2.548e24, shape=axk1.model, tokens=axk1.tokens)}
     for name, active, tokens in (
         ("tian-moe", 86.9e9, 4.89e12),
         ("hunyuan", 52.3e9, 5.11e12),
@@ -158,9 +170,11 @@ def test_the_spread_of_opinion_holds_the_acceptance_figures():
         (["--law", "published:tian", "--flops", "0"], "above 0"),
         (["--law", "published:tian", "--flops", "-1"], "above 0"),
         (["--law", "published:tian", "--flops", "much"], "'much'"),
-        (["--law", "published:nobody", "--flops", "1e24"], "published:tian"),
+        (["--flops", "1e24"], "--law"),
+        (["--law", "published:nobody", "--flops", "1e24"], "usable are tian"),
+        (["--law", "published:hunyuan", "--flops", "1e24"], "no loss, so it cannot price a shape"),
         (["--law", "published:tian", "--flops", "1e24", "--max-params-total", "1000"], "no shape fits"),
-        (["--law", "law.json", "--flops", "1e15"], "--sweep"),
+        (["--law", "nowhere.json", "--flops", "1e15"], "nowhere.json"),
         (["--law", "published:tian", "--gpus", "8", "--gpu", "h2000", "--days", "1"], "h200"),
     ],
 )
@@ -185,6 +199,90 @@ def test_a_law_that_does_not_see_the_vocabulary_does_not_choose_it(road):
     assert held.model.vocab_size == 400
     assert held.tokenizer.source == "given"
     assert any("does not see the experts" in warning for warning in held.warnings)
+    assert held.model.num_experts == 8  # that of most proxies
+
+
+def test_a_law_needs_no_sweep_when_it_says_itself_what_its_runs_tried(road, law_without_bytes):
+    plan = plan_for(str(law_without_bytes), 1e17, vocab_size=400)
+    assert 1 / plan.model.activation_ratio <= 11 * 1.02
+    assert 0.98 <= plan.model.granularity <= 4.08
+    reach = [each for each in plan.binding if each.constraint.startswith("1/activation_ratio as the law's runs had it")]
+    assert reach
+    assert reach[0].gain > 0
+    assert plan.optimizer.source.startswith("arXiv 2507.17702")
+    assert plan.sequence_length == 4096
+
+
+@pytest.fixture(scope="module")
+def law_without_bytes(road):
+    import fits
+    from fits.runs import read_runs
+
+    path = road / "law_experts.json"
+    runs = read_runs(road / "runs.csv")
+    fits.fit("moe-power", runs[runs["vocab_size"] == 400], bootstrap=60, level=0.9).save(path)
+    return path
+
+
+def test_a_law_without_a_term_for_experts_cannot_choose_them(road, tmp_path):
+    path = tmp_path / "constraints.yaml"
+    path.write_text("num_experts: [8, 16]\nexperts_per_token: [2]\ngranularity: [2]\nvocab_size: [400]\n")
+    for law, words in (
+        (str(road / "law_tokens.json"), "no term for experts"),
+        ("published:besiroglu", "is of dense models, with no term for them"),
+    ):
+        with pytest.raises(UserError, match=words):
+            plan_for(law, FLOPS, constraints_file=path)
+    with pytest.raises(UserError, match="no term for experts"):
+        plan_for(str(road / "law_tokens.json"), FLOPS, vocab_size=400)
+    path.write_text("num_experts: [8]\nexperts_per_token: [2]\ngranularity: [2]\nvocab_size: [400]\n")
+    assert plan_for(str(road / "law_tokens.json"), FLOPS, constraints_file=path).model.num_experts == 8
+
+
+def test_a_law_of_another_version_says_so(road, tmp_path):
+    path = tmp_path / "law.json"
+    path.write_text(json.dumps(json.loads((road / "law.json").read_text()) | {"schema_version": 9}))
+    with pytest.raises(UserError, match=r"law\.json is of schema_version 9, this program reads 1"):
+        plan_for(str(path), FLOPS, sweep_file=road / "sweep.yaml", study_directory=road / "study")
+
+
+@pytest.mark.parametrize("law", ["besiroglu", "muennighoff", "joint-moe", "abnar", "krajewski", "flame"])
+def test_every_kind_of_published_law_makes_a_plan(law, tmp_path):
+    plan = plan_for(f"published:{law}", 1e22, vocab_size=32000, max_params_total=50e9, unique_tokens=3e11)
+    assert plan.model.is_moe == (law not in ("besiroglu", "muennighoff"))
+    assert plan.provenance.law == f"published:{law}"
+    assert plan.data.unique_tokens == 3e11
+    assert 0.98e22 < plan.budget.train_flops <= 1e22
+    plan.save(tmp_path / "plan.yaml")
+    assert TrainingPlan.load(tmp_path / "plan.yaml") == plan
+
+
+def test_serving_is_set_aside_and_said(road):
+    settings = {"sweep_file": road / "sweep.yaml", "study_directory": road / "study"}
+    plan = plan_for(str(road / "law.json"), FLOPS, inference_tokens=1e8, **settings)
+    assert plan.budget.inference_flops == 2 * plan.model.params_active * 1e8
+    assert plan.budget.train_flops + plan.budget.inference_flops <= FLOPS
+    assert plan.serving.inference_tokens == 1e8
+    assert "lifetime" in plan.question
+
+
+def test_numbers_are_read_as_people_write_them(plan, tmp_path):
+    """YAML reads 1e12 and 1e-3 as text."""
+    path = tmp_path / "plan.yaml"
+    plan.save(path)
+    text = path.read_text()
+    changed = text.replace("weight_decay: " + str(plan.optimizer.weight_decay), "weight_decay: 1e-1", 1)
+    assert changed != text
+    path.write_text(changed)
+    assert TrainingPlan.load(path).optimizer.weight_decay == 0.1
+
+
+def test_the_schema_of_a_plan_is_printed_and_fits_a_plan(plan):
+    result = CliRunner().invoke(app, ["plan", "--schema"])
+    assert result.exit_code == 0, result.output
+    schema = json.loads(result.stdout)
+    assert set(plan.model_dump(mode="json")) <= set(schema["properties"])
+    assert schema["additionalProperties"] is False
 
 
 def test_the_command_prints_json_and_writes_the_same_plan(road, tmp_path):
@@ -195,3 +293,14 @@ def test_the_command_prints_json_and_writes_the_same_plan(road, tmp_path):
     )
     assert result.exit_code == 0, result.output
     assert TrainingPlan.model_validate(json.loads(result.stdout)) == TrainingPlan.load(out)
+
+
+def test_what_is_printed_fits_eighty_columns(road, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    arguments = ["plan", "--law", str(road / "law.json"), "--flops", "1e15", "--sweep", str(road / "sweep.yaml")]
+    result = CliRunner().invoke(app, [*arguments, "--vocab-study", str(road / "study"), "--max-params-total", "5e6"])
+    assert result.exit_code == 0, result.output
+    table = [line for line in result.output.splitlines() if not line.startswith("!")]
+    assert max(map(len, table)) <= 80
+    for words in ("Three numbers for one budget", "How sure each number is", "binds", "Not beaten", "side by side"):
+        assert words in result.output
