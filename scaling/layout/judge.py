@@ -43,9 +43,6 @@ def judge(run: Run, layout: Layout, gpu: str | Gpu, *, assumptions: Assumptions 
     figures = gpu if isinstance(gpu, Gpu) else find_gpu(gpu)
     for fault in faults(dataclasses.replace(run, layout=layout)):
         return Candidate(layout, fault)
-    micro_batches = micro_batches_of(layout, run.batch_size)
-    if layout.virtual_pipeline > 1 and micro_batches % layout.pipeline:
-        return Candidate(layout, cannot_interleave(micro_batches, layout.pipeline))
     memory, time = taken(run, layout, figures, assumptions or usual_assumptions())
     memory, time = Memory(**_numbers(memory)), StepTime(**_numbers(time))
     return Candidate(layout, "" if memory.fits else too_large(memory.total, memory.usable), memory, time)

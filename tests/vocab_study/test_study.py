@@ -46,7 +46,7 @@ def test_loaded_again_it_is_the_same(study):
     again = Study.load(study.directory)
     assert again == study
     assert (again.curves == study.curves).all(axis=None)
-    assert "vocab_size" in again._repr_html_()
+    assert "Vocabularies of" in again._repr_html_()
 
 
 def test_the_same_again_makes_nothing_new_but_the_sizes_asked_for(study, small_corpus):
