@@ -5,6 +5,7 @@ checkpoint and ends, on a CPU, with the same bits as an undisturbed one. One tha
 with half the micro-batch, which changes the rounding but not the experiment; ``attempts.jsonl`` tells.
 """
 
+import errno
 import gc
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
@@ -125,4 +126,5 @@ def _mend(directory: Path, error: OSError) -> UserError:
 
 
 def _is_out_of_memory(error: Exception) -> bool:
-    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    return refused or isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)

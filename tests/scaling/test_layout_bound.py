@@ -44,7 +44,7 @@ def test_no_layout_needs_less_than_the_bound(drawn, sharded):
     assumptions = usual_assumptions().model_copy(update={"sharded_optimizer": sharded})
     needed = memory_of(
         model, layout, sequence_length=128, micro_batches=4, gpu_memory=8e10, assumptions=assumptions
-    ).states
+    ).total
     routed = model.params_by_role()["routed_experts"]
     least = least_bytes_per_gpu(
         model.params_total, layout.gpus, params_routed=routed, num_layers=model.num_layers, assumptions=assumptions

@@ -53,7 +53,7 @@ import torch
 from trainer_small.run import run_one
 torch.set_num_threads(1)
 size = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
-resource.setrlimit(resource.RLIMIT_AS, (size + 250 * 2**20,) * 2)
+resource.setrlimit(resource.RLIMIT_AS, (size + 500 * 2**20,) * 2)
 run_one({str(directory)!r})
 """
     subprocess.run([sys.executable, "-c", code], check=True)
