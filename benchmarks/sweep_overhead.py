@@ -1,6 +1,6 @@
 """What the launcher costs: runs of about 20 s through the local engine, and the status of 10,000 runs.
 
-    python benchmarks/sweep_overhead.py [--runs 4] [--seconds 20] [--folders 10000]
+    python benchmarks/sweep_overhead.py [--runs 8] [--seconds 20] [--folders 10000]
 
 The overhead is the wall time of the whole call, less what the runs themselves report (training and evaluation), over
 the latter; with W workers the call has W seconds a second to give. The status is timed as the command a user types.
@@ -31,7 +31,7 @@ VOCABULARY = 512
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=4)
+    parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--seconds", type=float, default=20.0, help="of each run, about")
     parser.add_argument("--folders", type=int, default=10_000)
     parser.add_argument("--workers", type=int, default=usable_cores())

@@ -1,10 +1,9 @@
 """Muon (Jordan et al. 2024; arXiv 2502.16982): matrices move by the orthogonal part of their momentum."""
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim.adamw import adamw
 
 # Quintic Newton-Schulz that lifts every singular value of a matrix of norm 1 to about 1 in five steps.
@@ -72,9 +71,12 @@ class Muon(torch.optim.Optimizer):
         momentum = state["momentum"].lerp_(gradient, 1 - group["momentum"])
         ahead = gradient.lerp(momentum, group["momentum"])
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        if isinstance(ahead, DTensor):  # a shard has no singular values of its own
-            step = self._direction(ahead.full_tensor(), group["rows"])
-            parameter.sub_(distribute_tensor(step, ahead.device_mesh, ahead.placements), alpha=group["lr"])
+        if hasattr(ahead, "device_mesh"):  # a DTensor: a shard has no singular values of its own
+            from torch.distributed.tensor import distribute_tensor  # half a second's import, for those who shard
+
+            shard = cast(Any, ahead)
+            step = self._direction(shard.full_tensor(), group["rows"])
+            parameter.sub_(distribute_tensor(step, shard.device_mesh, shard.placements), alpha=group["lr"])
         else:
             parameter.sub_(self._direction(ahead, group["rows"]), alpha=group["lr"])
 
