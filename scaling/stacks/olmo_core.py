@@ -249,6 +249,12 @@ def _refuse(run: Run) -> None:
         ("model.router_bias", True, model.router_bias, "its router has no bias"),
         ("model.shared_expert_gate", True, model.shared_expert_gate, "its shared experts have no gate"),
         ("model.moe_output_norm", True, model.moe_output_norm, "its blocks have no norm after the experts"),
+        (
+            "model.num_nextn_predict_layers",
+            model.num_nextn_predict_layers,
+            model.num_nextn_predict_layers > 0,
+            "it predicts one token",
+        ),
         ("model.rope_theta", model.rope_theta, model.rope_theta % 1 != 0, "its rotary base is a whole number"),
         (
             "model.num_expert_groups",

@@ -51,7 +51,7 @@ class EngineChoice:
                 options=self.options,
             )
         if self.name == "ray":
-            from trainer_small.engines.ray import RayEngine
+            from trainer_small.engines.ray_cluster import RayEngine
 
             return RayEngine(self.address, self.resources, max_parallel=self.max_parallel)
         from trainer_small.engines.devices import local_slots

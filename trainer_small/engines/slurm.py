@@ -35,7 +35,7 @@ class SlurmTask:
 
     def checkpoint(self) -> Any:
         """Called by submitit on the warning: let the run write its checkpoint, then queue again."""
-        from submitit.helpers import DelayedSubmission
+        from submitit.helpers import DelayedSubmission  # pyright: ignore[reportMissingImports]
 
         self._process.terminate()
         self._process.wait()
@@ -70,7 +70,7 @@ class SlurmEngine:
         options: Mapping[str, str] | None = None,
     ) -> None:
         try:
-            import submitit
+            import submitit  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError:
             raise UserError("submitit is not installed; install it with: pip install 'moe-scaling[slurm]'") from None
         if shutil.which("sbatch") is None:

@@ -27,7 +27,7 @@ class RayEngine:
     def __init__(self, address: str | None, resources: Resources, *, max_parallel: int | None = None) -> None:
         os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
         try:
-            import ray
+            import ray  # pyright: ignore[reportMissingImports]
         except ModuleNotFoundError:
             raise UserError("Ray is not installed; install it with: pip install 'moe-scaling[ray]'") from None
         self._ray, self._resources, self._max_parallel = ray, resources, max_parallel
