@@ -242,8 +242,10 @@ def _pattern(family: Family, hidden_size: int, granularity: float) -> Architectu
 
 
 def widths() -> list[int]:
-    """Hidden sizes from 32 to 16384, in steps of about an eighth to a quarter, multiples of what fills a tile."""
+    """Hidden sizes from 32 to 32768, in steps of about an eighth to a quarter, multiples of what fills a tile."""
     sizes: list[int] = []
     for low, high, step in ((32, 128, 16), (128, 512, 32), (512, 1024, 64), (1024, 2048, 128), (2048, 4096, 256)):
         sizes += range(low, high, step)
-    return sizes + list(range(4096, 8192, 512)) + list(range(8192, 16385, 1024))
+    for low, high, step in ((4096, 8192, 512), (8192, 16384, 1024), (16384, 32769, 2048)):
+        sizes += range(low, high, step)
+    return sizes

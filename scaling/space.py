@@ -18,7 +18,7 @@ class SearchSpace(Schema):
 
     schema_version: Literal[1] = 1
     hidden_size: tuple[Count, ...] = ()
-    """Left out: every hardware-friendly width from 32 to 16384."""
+    """Left out: every hardware-friendly width from 32 to 32768."""
     num_layers: tuple[Count, ...] = ()
     """Left out: ``depth_factors`` times the usual depth of a width."""
     depth_factors: tuple[PositiveFloat, ...] = (0.8, 0.9, 1.0, 1.1, 1.25)
