@@ -92,7 +92,7 @@ class SlurmCluster:
             daemon.terminate()
         for daemon in self._daemons:
             try:
-                daemon.wait(20)
+                daemon.wait(5)
             except subprocess.TimeoutExpired:
                 daemon.kill()
                 daemon.wait()

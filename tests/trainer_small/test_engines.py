@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from fits.errors import UserError
-from trainer_small.config import RunSpec
+from trainer_small.config import ParallelConfig, RunConfig, RunSpec
 from trainer_small.engines.choice import EngineChoice
 from trainer_small.engines.command import run_command
 from trainer_small.engines.devices import local_slots, visible_gpus
@@ -19,6 +19,7 @@ from trainer_small.engines.jobs import train_by_jobs
 from trainer_small.engines.sbatch import MOST_ELEMENTS, write_script
 from trainer_small.lock import locked
 from trainer_small.result import is_final, read_result
+from trainer_small.run import run_one
 from trainer_small.run_process import run_in_process, run_many
 from trainer_small.sweep import Sweep, run_config
 from trainer_small.sweep_run import lay_out, run_sweep
@@ -96,6 +97,25 @@ def test_a_worker_sees_its_own_device_only(
     file = sweep_file(2, device="auto", training={"tokens": 128 * 150})
     assert run_sweep(file, tmp_path / "runs", progress=hear).complete
     assert {"3", "5"} <= seen
+
+
+@pytest.mark.slow
+def test_a_run_of_two_devices_is_started_by_torchrun(sweep_file: Callable[..., Path], tmp_path: Path) -> None:
+    choice = EngineChoice(resources=Resources(gpus=2), workers=1)  # without GPUs: two processes, by gloo
+    out = tmp_path / "runs"
+    assert run_sweep(sweep_file(1, parallel={"expert_parallel": 2}), out, engine=choice).complete
+    alone = run_one(_copy(out / "run0", tmp_path / "alone" / "run0"))
+    result = read_result(out / "run0")
+    assert result is not None and result.losses is not None and alone.losses is not None
+    assert result.losses.loss == pytest.approx(alone.losses.loss, rel=1e-4)
+
+
+def _copy(run: Path, there: Path) -> Path:
+    """The run's config in a new folder, alone in its processes, on the same tokens."""
+    config = RunConfig.load(run / "config.yaml")
+    config.model_copy(update={"parallel": ParallelConfig()}).save(there / "config.yaml")
+    (there.parent / "tokens").symlink_to(run.parent / "tokens")
+    return there
 
 
 def test_the_script_gives_every_run_to_one_element(tmp_path: Path) -> None:

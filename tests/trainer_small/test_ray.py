@@ -30,7 +30,7 @@ def cluster() -> Iterator[Any]:
 def test_a_node_goes_and_the_table_is_that_of_a_quiet_sweep(
     cluster: Any, sweep_file: Callable[..., Path], tmp_path: Path
 ) -> None:
-    file = sweep_file(4, training={"tokens": 128 * 900}, checkpoint_seconds=0.5)
+    file = sweep_file(4, training={"tokens": 128 * 500}, checkpoint_seconds=0.5)
     quiet, out = tmp_path / "quiet", tmp_path / "runs"
     run_sweep(file, quiet)
     node = cluster.add_node(num_cpus=1)
