@@ -1,6 +1,6 @@
 """Peak memory predicted before a run against what the run took, over shapes; each run has a process of its own.
 
-python benchmarks/memory_prediction.py [--only NAME] [--compile]
+python benchmarks/memory_prediction.py [--only NAME] [--compile] [--room]
 """
 
 import argparse
@@ -103,12 +103,13 @@ def config_of(name: str, tokens: Path, *, compiled: bool) -> RunConfig:
     return RunConfig.parse(data | keys, name)
 
 
-def measure(config: RunConfig, folder: Path) -> int:
+def measure(config: RunConfig, folder: Path, *, room: bool) -> int:
     """Peak resident bytes of the run in a process of its own."""
     config.save(folder / "config.yaml")
     program = "import sys; from trainer_small.run_process import run_in_process; run_in_process(sys.argv[1], threads=1)"
-    # As the workers of a sweep have it.
-    environment = LARGE_PAGES | os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+    # As a run has it that needs most of the free memory (``memory.give_back_at_once``), or one with room.
+    memory = LARGE_PAGES if room else {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
+    environment = os.environ | memory | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     subprocess.run([sys.executable, "-c", program, str(folder)], check=True, env=environment)
     result = Result.load(folder / "result.json")
     assert result.speed is not None
@@ -119,6 +120,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", choices=list(SHAPES))
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--room", action="store_true", help="as a run that has much more memory than it needs")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as folder:
@@ -127,7 +129,7 @@ def main() -> None:
             config = config_of(name, tokens, compiled=options.compile)
             predicted = footprint(config)
             (run := Path(folder, f"run-{at}")).mkdir()
-            taken = measure(config, run)
+            taken = measure(config, run, room=options.room)
             parts = predicted.tensors, predicted.total, taken
             rows.append([name, *(round(part / 2**20) for part in parts), f"{predicted.total / taken - 1:+.1%}"])
     title = f"{processor_name()}, 1 thread{', compiled' if options.compile else ''}; MiB"

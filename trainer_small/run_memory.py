@@ -5,7 +5,7 @@
 
 from trainer_small.config import RunSpec
 
-PROCESS_BYTES = 300 * 2**20
+PROCESS_BYTES = 375 * 2**20
 """Python, torch and its libraries, loaded and warm, and nothing trained."""
 EXPLICIT_ATTENTION_BELOW = 1024
 """Up to this length attention keeps its probabilities on a CPU: the fused kernel's backward is slow there, and two

@@ -58,7 +58,7 @@ def test_a_run_that_cannot_fit_is_refused_with_the_numbers(
 ) -> None:
     monkeypatch.setattr("trainer_small.footprint.available_memory_bytes", lambda: 2**19)
     folder = run_folder()
-    with pytest.raises(UserError, match=r"needs 0\.3 GiB of memory .* 0\.3 GiB are free on this machine; give it more"):
+    with pytest.raises(UserError, match=r"needs 0\.4 GiB of memory .* 0\.4 GiB are free on this machine; give it more"):
         run_one(folder)
     result = read_result(folder)
     assert result is not None and result.status == "failed" and "GiB" in (result.reason or "")
