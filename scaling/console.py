@@ -93,13 +93,20 @@ def count(value: float) -> str:
     return f"{value:g}"
 
 
+def _watched() -> "Console":
+    """Where bars are drawn; off a terminal nowhere, for even a bar that is not drawn ends with an empty line."""
+    from rich.console import Console
+
+    return _console(stderr=True) if is_terminal() else Console(quiet=True)
+
+
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """A turning mark with the time gone by, on a terminal, for work whose length is not known."""
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
     columns = (SpinnerColumn(), TextColumn(what, markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=_console(stderr=True), transient=True, disable=not is_terminal()) as bar:
+    with Progress(*columns, console=_watched(), transient=True, disable=not is_terminal()) as bar:
         bar.add_task(what, total=None)
         yield
 
@@ -122,7 +129,7 @@ def progress() -> "Progress":
         TimeElapsedColumn(),
         TextColumn("left"),
         TimeRemainingColumn(),
-        console=_console(stderr=True),
+        console=_watched(),
         transient=True,
         disable=not is_terminal(),
     )

@@ -17,8 +17,12 @@ EXTRAS = {
     "fast": "count text by gigatoken",
     "megatron": "check Megatron-LM exports",
     "torchtitan": "check torchtitan exports",
+    "olmo-core": "check OLMo-core exports",
     "slurm": "sweeps on a Slurm cluster",
     "ray": "sweeps on a Ray cluster",
+    "tensorboard": "follow runs in TensorBoard",
+    "trackio": "follow runs in trackio",
+    "wandb": "follow runs in Weights & Biases",
     "notebooks": "run notebooks/",
     "dev": "tests and lint",
 }
