@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -304,3 +307,15 @@ def test_what_is_printed_fits_eighty_columns(road, monkeypatch):
     assert max(map(len, table)) <= 80
     for words in ("Three numbers for one budget", "How sure each number is", "binds", "Not beaten", "side by side"):
         assert words in result.output
+
+
+@pytest.mark.slow
+def test_the_page_of_the_axk1_case_is_written(tmp_path):
+    script = Path(__file__).parents[2] / "benchmarks" / "case_axk1.py"
+    page = tmp_path / "case_axk1.md"
+    subprocess.run([sys.executable, str(script), "--out", str(page)], check=True, timeout=600)
+    text = page.read_text()
+    assert "| 2.548e+24 | 2.548e24 was reported as C |" in text
+    assert "| as built | hf | config.json | 518,983,052,288 | yes |" in text
+    assert "| megatron | model_config.yaml | 518,982,622,208 | yes |" in text
+    assert (tmp_path / "images" / "case_axk1_regret.png").is_file()
