@@ -114,6 +114,14 @@ def test_published_laws_make_the_plan_of_the_axk1_case(axk1):
     assert axk1.prediction.low <= axk1.prediction.value <= axk1.prediction.high
 
 
+def test_a_ramp_leads_to_the_batch_in_whole_steps():
+    plan = plan_for("published:tian", 1e22, vocab_size=32000, ramp=True)
+    ramp = plan.batch_ramp
+    assert ramp.start_batch_tokens + 3 * ramp.increment_tokens == plan.batch_tokens
+    assert ramp.ramp_tokens == pytest.approx(0.03 * plan.tokens, rel=0.05)
+    assert plan_for("published:tian", 1e22, vocab_size=32000).batch_ramp is None
+
+
 def test_a_plan_for_a_cluster_has_a_layout_that_fits_it(axk1):
     assert axk1.layout.gpus == 1024
     assert axk1.model.num_experts % axk1.layout.expert == 0
