@@ -37,6 +37,7 @@ def plan_for(
     inference_tokens: float | None = None,
     unique_tokens: float | None = None,
     gpu: str | None = None,
+    ramp: bool = False,
     level: float = 0.9,
     name: str = "plan",
 ) -> TrainingPlan:
@@ -56,6 +57,7 @@ def plan_for(
         inference_tokens: tokens to be served, paid from the same budget at 2 FLOPs an active parameter.
         unique_tokens: tokens there are; repeats count less (arXiv 2305.16264).
         gpu: for the cost of serving; the cluster's by default.
+        ramp: whether the batch grows at the start (not every stack can do that).
         level: of the intervals.
 
     Raises:
@@ -96,6 +98,7 @@ def plan_for(
         tokenizer_file=(lambda size: str(study.tokenizer_file(size))) if study else (lambda size: None),
         vocabulary=vocabulary,
         corpus=sweep.corpus if sweep else None,
+        ramp=ramp,
         remarks=remarks,
     )
     if cluster is None:

@@ -25,7 +25,7 @@ from scaling.plan import (
     TrainingPlan,
 )
 from scaling.prediction import prediction_of
-from scaling.recipe import carry_over, published_recipe
+from scaling.recipe import batch_ramp, carry_over, published_recipe
 from scaling.search import Search
 from scaling.serving import serving_of
 from trainer_small.config import RunSpec
@@ -62,6 +62,8 @@ class Context:
     vocabulary: str = "given"
     """How the vocabulary was chosen."""
     corpus: str | None = None
+    ramp: bool = False
+    """Whether the batch grows at the start."""
     remarks: tuple[str, ...] = ()
 
 
@@ -87,7 +89,7 @@ def draft(found: Search, context: Context) -> TrainingPlan:
         tokens=tokens,
         sequence_length=length,
         batch_tokens=recipe.batch_tokens,
-        batch_ramp=recipe.ramp,
+        batch_ramp=batch_ramp(recipe.batch_tokens, tokens, length) if context.ramp else None,
         optimizer=recipe.optimizer,
         schedule=recipe.schedule,
         tokenizer=TokenizerChoice(

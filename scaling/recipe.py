@@ -21,7 +21,6 @@ class Recipe:
     optimizer: Optimizer
     schedule: Schedule
     batch_tokens: int
-    ramp: BatchRamp | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -107,8 +106,7 @@ def published_recipe(train_flops: float, tokens: int, sequence_length: int, *, d
         source=f"{published('tian-learning-rate').source}; weight decay, betas, clipping and init as in its runs",
     )
     schedule = Schedule(warmup_tokens=min(_WARMUP_STEPS * batch_tokens, tokens // 100), decay_tokens=tokens // 5)
-    ramp = batch_ramp(batch_tokens, tokens, sequence_length)
-    return Recipe(optimizer, schedule, batch_tokens, ramp)
+    return Recipe(optimizer, schedule, batch_tokens)
 
 
 def batch_ramp(batch_tokens: int, tokens: int, sequence_length: int) -> BatchRamp | None:

@@ -93,7 +93,7 @@ def usual_space(family: Family | None = None, **changes: object) -> SearchSpace:
         "num_shared_experts": (0, 1, 2),
         "granularity": (1, 2, 3, 4, 5, 6, 7, 8, 10, 12, 16),
         "num_dense_layers": (1, 3),
-        "family": family or Family(attention="mla", router_score_function="sigmoid", moe_output_norm=True),
+        "family": family or Family(attention="mla"),
     }
     return SearchSpace.model_validate(values | changes)
 

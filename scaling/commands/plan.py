@@ -35,6 +35,7 @@ def plan(
     max_decode_seconds: Annotated[
         float | None, typer.Option(help="Cap on GPU-seconds to generate a million tokens.")
     ] = None,
+    ramp: Annotated[bool, typer.Option("--batch-ramp", help="Let the batch grow at the start.")] = False,
     level: Annotated[float, typer.Option(help="Level of the intervals.")] = 0.9,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON Schema of a plan and do no more.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
@@ -74,6 +75,7 @@ def plan(
         inference_tokens=inference_tokens,
         unique_tokens=unique_tokens,
         gpu=gpu,
+        ramp=ramp,
         level=level,
         name=out.stem if out else "plan",
     )

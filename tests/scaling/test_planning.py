@@ -2,6 +2,9 @@
 
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -109,6 +112,14 @@ def test_published_laws_make_the_plan_of_the_axk1_case(axk1):
     assert axk1.batch_tokens == pytest.approx(54.3e6, rel=5e-3)
     assert "spread" in axk1.prediction.interval
     assert axk1.prediction.low <= axk1.prediction.value <= axk1.prediction.high
+
+
+def test_a_ramp_leads_to_the_batch_in_whole_steps():
+    plan = plan_for("published:tian", 1e22, vocab_size=32000, ramp=True)
+    ramp = plan.batch_ramp
+    assert ramp.start_batch_tokens + 3 * ramp.increment_tokens == plan.batch_tokens
+    assert ramp.ramp_tokens == pytest.approx(0.03 * plan.tokens, rel=0.05)
+    assert plan_for("published:tian", 1e22, vocab_size=32000).batch_ramp is None
 
 
 def test_a_plan_for_a_cluster_has_a_layout_that_fits_it(axk1):
@@ -304,3 +315,15 @@ def test_what_is_printed_fits_eighty_columns(road, monkeypatch):
     assert max(map(len, table)) <= 80
     for words in ("Three numbers for one budget", "How sure each number is", "binds", "Not beaten", "side by side"):
         assert words in result.output
+
+
+@pytest.mark.slow
+def test_the_page_of_the_axk1_case_is_written(tmp_path):
+    script = Path(__file__).parents[2] / "benchmarks" / "case_axk1.py"
+    page = tmp_path / "case_axk1.md"
+    subprocess.run([sys.executable, str(script), "--out", str(page)], check=True, timeout=600)
+    text = page.read_text()
+    assert "| 2.548e+24 | 2.548e24 was reported as C |" in text
+    assert "| as built | hf | config.json | 518,983,052,288 | yes |" in text
+    assert "| megatron | model_config.yaml | 518,982,622,208 | yes |" in text
+    assert (tmp_path / "images" / "case_axk1_regret.png").is_file()
