@@ -152,6 +152,7 @@ def main() -> None:
     parser.add_argument("--types", default="fp32,bf16")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--only", help="these trainers alone, such as 'ours compiled;HF as shipped'")
     parser.add_argument("--nanomoe", type=Path, help="a clone of wolfecameron/nanoMoE, for --part nanomoe")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -167,7 +168,8 @@ def main() -> None:
         architecture = Architecture.parse(COMMON | LATENT | changes, title)
         for name in types:
             setting = Setting(architecture, DTYPES[name], batch, 256, options.threads, options.nanomoe)
-            compare(title, names, setting, options.rounds)
+            chosen = [each for each in names if not options.only or each in options.only.split(";")]
+            compare(title, chosen, setting, options.rounds)
 
     if options.part == "reference":
         tables("reference", everyone, 8)

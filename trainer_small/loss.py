@@ -27,6 +27,9 @@ def linear_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, *, compi
     Returns:
         A scalar (a stack: one a model) in at least float32; softmax and sums are in that type for bfloat16 too.
     """
+    if hidden.dim() == 3 and hidden.is_cpu:  # model by model: each one's logits stay in the cache
+        parts = zip(hidden, head, targets, strict=True)
+        return torch.stack([_LinearCrossEntropy.apply(*part, compiled) for part in parts])  # type: ignore[misc]
     return _LinearCrossEntropy.apply(hidden, head, targets, compiled)
 
 
