@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scaling.console import print_json, print_table
+from scaling.console import print_json, print_table, working
 
 
 def check(
@@ -24,7 +24,8 @@ def check(
     """
     from scaling.check import check as look
 
-    report = look(path, stack or ["all"])
+    with working("checking"):
+        report = look(path, stack or ["all"])
     if json:
         print_json(report.model_dump(mode="json"))
     else:

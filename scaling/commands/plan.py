@@ -48,7 +48,7 @@ def plan(
     """
     from scaling.budget import cluster_budget, positive_flops
     from scaling.commands.plan_tables import print_plan
-    from scaling.console import print_json, say
+    from scaling.console import print_json, say, working
     from scaling.plan import TrainingPlan
     from scaling.planning import plan_for
 
@@ -60,25 +60,26 @@ def plan(
     if (flops is None) == (gpus is None or days is None):
         raise UserError("give the budget either as --flops or as --gpus and --days, such as --flops 1e21.")
     cluster = cluster_budget(gpus, gpu, days, mfu) if gpus is not None and days is not None else None
-    made = plan_for(
-        law,
-        cluster.hardware_flops if cluster else positive_flops(flops or ""),
-        cluster=cluster,
-        sweep_file=sweep,
-        study_directory=vocab_study,
-        vocab_size=vocab_size,
-        sequence_length=sequence_length,
-        constraints_file=constraints,
-        max_params_total=max_params_total,
-        max_params_active=max_params_active,
-        max_decode_seconds=max_decode_seconds,
-        inference_tokens=inference_tokens,
-        unique_tokens=unique_tokens,
-        gpu=gpu,
-        ramp=ramp,
-        level=level,
-        name=out.stem if out else "plan",
-    )
+    with working("searching"):
+        made = plan_for(
+            law,
+            cluster.hardware_flops if cluster else positive_flops(flops or ""),
+            cluster=cluster,
+            sweep_file=sweep,
+            study_directory=vocab_study,
+            vocab_size=vocab_size,
+            sequence_length=sequence_length,
+            constraints_file=constraints,
+            max_params_total=max_params_total,
+            max_params_active=max_params_active,
+            max_decode_seconds=max_decode_seconds,
+            inference_tokens=inference_tokens,
+            unique_tokens=unique_tokens,
+            gpu=gpu,
+            ramp=ramp,
+            level=level,
+            name=out.stem if out else "plan",
+        )
     if out:
         made.save(out, heading="Training plan. Edit by hand if you must, then: scaling check " + out.name)
     if as_json:
