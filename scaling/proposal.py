@@ -196,6 +196,12 @@ def _about_experts(plan: TrainingPlan, found: Search) -> Iterator[str]:
     if not found.pricing.sees_experts:
         yield f"law '{found.pricing.name}' does not see the experts; the routing is the one given, not an optimum"
         return
+    if not _more_experts_help(found):
+        yield (
+            f"by law '{found.pricing.name}' more than {plan.model.num_experts} experts of this size do not help, which "
+            "no published law says; look whether its runs determine that before relying on it"
+        )
+        return
     holding = [each for each in plan.binding if each.constraint.startswith(("max_", "memory"))]
     what = "the edge of the choices"
     if holding:
@@ -208,6 +214,14 @@ def _about_experts(plan: TrainingPlan, found: Search) -> Iterator[str]:
         f"more experts always help in this kind of law, so their number ({plan.model.num_experts}) is set by memory, "
         f"communication and load balance, not by the loss; here by {what}"
     )
+
+
+def _more_experts_help(found: Search) -> bool:
+    """Whether twice the experts, the rest of the plan as it is, would lower the loss at the same budget."""
+    spending = found.candidates.spending
+    twice = found.shape.model_copy(update={"num_experts": 2 * found.shape.num_experts})
+    own = found.pricing.loss(found.shape, spending.tokens(found.shape), found.text)
+    return bool(found.pricing.loss(twice, spending.tokens(twice), found.text) < own)
 
 
 def _row(found: Search) -> int:

@@ -203,7 +203,8 @@ def _routings(space: SearchSpace, hidden_size: int) -> np.ndarray:
     least, most = space.active_ffn_ratio
     rows = []
     for experts, visited, shared, granularity in choices:
-        if visited > experts or (experts and not visited):
+        # Where more than half of the experts are visited nothing is sparse; a sweep's own choices stand.
+        if (not space.experts and 2 * visited > experts) or (experts and not visited):
             continue
         if granularity not in widths_of:
             usual = _pattern(space.family, hidden_size, granularity).expert_ffn_size

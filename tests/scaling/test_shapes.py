@@ -42,7 +42,7 @@ def spaces(draw) -> SearchSpace:
             "depth_factors": draw(st.lists(st.sampled_from([0.7, 1.0, 1.3]), **some)),
             "head_factors": draw(st.lists(st.sampled_from([0.5, 1.0, 2.0]), **some)),
             "num_experts": draw(st.lists(st.sampled_from([8, 64, 192]), **some)),
-            "experts_per_token": draw(st.lists(st.integers(1, 8), **some)),
+            "experts_per_token": draw(st.lists(st.integers(1, 4), **some)),
             "num_shared_experts": draw(st.lists(st.integers(0, 2), **some)),
             "granularity": draw(st.lists(st.sampled_from([0.5, 1.0, 3.0, 7.0]), **some)),
             "num_dense_layers": draw(st.lists(st.integers(0, 2), **some)),
