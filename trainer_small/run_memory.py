@@ -42,7 +42,7 @@ def run_memory_bytes(run: RunSpec) -> int:
 def process_bytes(run: RunSpec) -> int:
     """What a process that trains ``run`` on a CPU holds besides its tensors, bytes.
 
-    oneDNN keeps a kernel for every number of rows that an expert has had, for each of the six products of a layer, up to
+    oneDNN keeps a kernel for every number of rows that an expert has had, for each of a layer's six products, up to
     1024 of them; it multiplies bfloat16 and wide float32 models. The sizes are those measured.
     """
     architecture, training = run.architecture, run.training
