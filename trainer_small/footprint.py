@@ -18,7 +18,7 @@ from trainer_small.memory import give_back_at_once
 from trainer_small.model import Model
 from trainer_small.objective import training_loss
 from trainer_small.optimizer import make_optimizer
-from trainer_small.run_memory import PROCESS_BYTES, run_memory_bytes
+from trainer_small.run_memory import PROCESS_BYTES, process_bytes, run_memory_bytes
 
 _COMPILER_BYTES = 400 * 2**20
 """What ``torch.compile`` adds to a process."""
@@ -53,7 +53,7 @@ def footprint(run: RunSpec, *, cuda: bool = False) -> Footprint:
     shape = {"run_id", "architecture", "training", "dtype", "activation_checkpointing"}
     content = run.model_copy(update={"run_id": "any"}).model_dump_json(include=shape)
     weights, optimizer, tensors = _step(content, cuda)
-    besides = _CUDA_BYTES if cuda else PROCESS_BYTES + (_COMPILER_BYTES if run.compile else 0)
+    besides = _CUDA_BYTES if cuda else process_bytes(run) + (_COMPILER_BYTES if run.compile else 0)
     return Footprint(weights, optimizer, tensors, tensors + besides)
 
 

@@ -12,7 +12,7 @@ def default_workers(threads: int, worker_bytes: int = _WORKER_BYTES) -> int:
     """Worker processes of ``threads`` threads each that fit the usable cores and the free memory; at least 1.
 
     Args:
-        worker_bytes: what one takes: ``run_memory.PROCESS_BYTES`` and ``run_memory_bytes`` of the largest run.
+        worker_bytes: what one takes: ``process_bytes`` and ``run_memory_bytes`` (``run_memory``) of the largest run.
     """
     by_memory = available_memory_bytes() // worker_bytes
     return max(1, min(usable_cores() // threads, by_memory))

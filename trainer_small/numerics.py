@@ -5,11 +5,11 @@ from typing import Literal
 
 import torch
 
+from trainer_small.run_memory import WIDE
+
 Precision = Literal["highest", "medium"]
 
 _TOLERANCE = 2e-6
-_WIDE = 256
-"""Narrower models gain nothing: the other kernel is compiled for every size of group a router makes."""
 
 
 def set_matmul_precision(device: torch.device, hidden_size: int) -> Precision:
@@ -21,7 +21,7 @@ def set_matmul_precision(device: torch.device, hidden_size: int) -> Precision:
     """
     torch.set_flush_denormal(True)  # moments that decay towards zero would slow the CPU down many-fold
     torch.set_float32_matmul_precision("highest")
-    if device.type != "cpu" or hidden_size < _WIDE:
+    if device.type != "cpu" or hidden_size < WIDE:
         return "highest"
     generator = torch.Generator().manual_seed(0)
     a, b = torch.randn(2, 512, 512, generator=generator)

@@ -10,6 +10,9 @@ PROCESS_BYTES = 375 * 2**20
 EXPLICIT_ATTENTION_BELOW = 1024
 """Up to this length attention keeps its probabilities on a CPU: the fused kernel's backward is slow there, and two
 batched products and a softmax win."""
+WIDE = 256
+"""From this width on float32 products take the faster kernels: narrower models gain nothing, since one is compiled for
+every size of group that a router makes."""
 LOGITS_HELD, FEWEST_ROWS = 2**21, 256
 """Entries of the table of logits that the loss has at a time on a CPU, and tokens it has at the least."""
 
@@ -34,6 +37,21 @@ def run_memory_bytes(run: RunSpec) -> int:
     rows = min(tokens, max(LOGITS_HELD // run.architecture.vocab_size, FEWEST_ROWS))
     logits = (4 if run.dtype == "float32" else 8) * rows * run.architecture.vocab_size
     return weights + moments + together + logits
+
+
+def process_bytes(run: RunSpec) -> int:
+    """What a process that trains ``run`` on a CPU holds besides its tensors, bytes.
+
+    oneDNN keeps a kernel for every number of rows that an expert has had, for each of a layer's six products, up to
+    1024 of them; it multiplies bfloat16 and wide float32 models. The sizes are those measured.
+    """
+    architecture, training = run.architecture, run.training
+    if not architecture.is_moe or (run.dtype == "float32" and architecture.hidden_size < WIDE):
+        return PROCESS_BYTES
+    tokens = training.micro_batch_tokens or training.batch_tokens
+    largest_group = 4 * tokens * architecture.experts_per_token // architecture.num_experts
+    kernels = min(1024, 6 * largest_group // 16)
+    return PROCESS_BYTES + 100 * 2**20 + kernels * 300 * 2**10
 
 
 def _activations_of_token(run: RunSpec) -> int:
