@@ -77,7 +77,8 @@ def test_a_storm_of_kills_changes_nothing(sweep_file: Callable[..., Path], tmp_p
             launcher = subprocess.Popen(launch, start_new_session=True)
             sessions.append(launcher.pid)
     launcher.wait(600)
-    assert run_sweep(file, stormy, workers=2).complete
+    status = run_sweep(file, stormy, workers=2)
+    assert status.complete, [run for run in status.runs if run.status != "done"]
     timing = ["wall_seconds", "tokens_per_second"]
     first, second = (sweep_table(out).drop(columns=timing) for out in (quiet, stormy))
     assert first.equals(second)
