@@ -58,7 +58,9 @@ def last_record(path: Path, key: str) -> dict[str, Any] | None:
     return None
 
 
-def truncate_metrics(path: Path, step: int) -> None:
-    """Keep what was recorded up to ``step``: the rest will be trained, and written, again."""
-    kept = [record for record in read_metrics(path) if record["step"] <= step]
+def truncate_metrics(path: Path, step: int, *, evaluated: int) -> None:
+    """Keep what was recorded up to ``step``, and evaluations up to ``evaluated``: the rest will be done, and written,
+    again."""
+    last = {True: evaluated, False: step}
+    kept = [record for record in read_metrics(path) if record["step"] <= last["validation_loss" in record]]
     write_text(path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -97,12 +97,11 @@ class RunLoop:
 
     def train(self) -> Result:
         course = self.course()
-        next(course)
-        while True:
-            try:
+        try:
+            while True:
                 course.send(None)
-            except StopIteration as end:
-                return end.value
+        except StopIteration as end:
+            return end.value
 
     def course(self) -> Generator[None, torch.Tensor | None, Result]:
         """The whole run, which waits before each step: for the step's loss where its gradients are made by others
@@ -162,7 +161,8 @@ class RunLoop:
             self.training.restore(state)
             self.evaluation_seconds = state["evaluation_seconds"]
         if self.ranks.is_first:
-            truncate_metrics(self.metrics, self.training.step)
+            before_the_end = min(self.training.step, self.config.training.steps - 1)  # which is evaluated again
+            truncate_metrics(self.metrics, self.training.step, evaluated=before_the_end)
         leaving = state is None and self.config.trunk is not None
         if self.ranks.is_first:
             self.writers = open_writers(self.directory, self.config, 0 if leaving else self.training.step)
@@ -187,7 +187,7 @@ class RunLoop:
             )
         self.training.restore(state | {"seconds": 0.0, "device_seconds": 0.0, "peak_memory_bytes": 0})
         if self.ranks.is_first:
-            truncate_metrics(self.metrics, 0)
+            truncate_metrics(self.metrics, 0, evaluated=0)
         for step in range(self.every, self.training.step + 1, self.every):
             self._record(step)
 

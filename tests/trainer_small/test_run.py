@@ -101,6 +101,17 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_bits(run_folder: RunFolde
     same_run(quiet, stormy)
 
 
+def test_killed_before_the_last_word_a_run_says_it_again(run_folder: RunFolder, same_run: SameRun) -> None:
+    whole, cut = run_folder("whole"), run_folder("cut")
+    run_one(whole)
+    run_one(cut)
+    (cut / "result.json").unlink()  # its last checkpoint and all of its metrics are there
+    assert run_one(cut).status == "done"
+    same_run(whole, cut)
+    steps = [[line["step"] for line in read_metrics(folder / "metrics.jsonl")] for folder in (whole, cut)]
+    assert steps[0] == steps[1]
+
+
 def test_a_damaged_checkpoint_is_passed_over(run_folder: RunFolder, same_run: SameRun) -> None:
     whole, damaged = run_folder("whole"), run_folder("damaged")
     run_one(whole)
