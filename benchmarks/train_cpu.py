@@ -27,16 +27,20 @@ from trainer_small.memory import LARGE_PAGES
 from trainer_small.numerics import processor_name
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+STEPS_A_TURN = 4
 
 
-def interleaved(steps: dict[str, Callable[[], float]], rounds: int, warm_up: int) -> dict[str, float]:
-    """Median seconds of a step; the subjects take turns, so that a busy moment meets all of them."""
+def interleaved(steps: dict[str, Callable[[], float]], rounds: int) -> dict[str, float]:
+    """Median seconds of a step; the subjects take turns of some steps, so that a busy moment meets all of them.
+
+    The first step of a turn is not counted: memory that a subject gave back, and another has had since, comes slowly.
+    """
     times: dict[str, list[float]] = {name: [] for name in steps}
-    for at in range(rounds + warm_up):
+    for turn in range(-(-rounds // STEPS_A_TURN) + 1):
         for name, step in steps.items():
-            seconds = step()
-            if at >= warm_up:
-                times[name].append(seconds)
+            seconds = [step() for _ in range(STEPS_A_TURN + 1)]
+            if turn:  # the first turn compiles
+                times[name] += seconds[1:]
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -52,6 +56,8 @@ class Processes:
             for own in (True, False)
         }
         for own, group in groups.items():
+            if not own and not group:
+                continue
             here, there = context.Pipe()
             os.environ |= LARGE_PAGES if own else {}
             process = context.Process(target=serve, args=(there, group, setting), daemon=True)
@@ -75,7 +81,7 @@ def compare(title: str, names: list[str], setting: Setting, rounds: int) -> None
     """One table: the named subjects on one architecture and batch."""
     processes = Processes(names, setting)
     before = processes.ask("")
-    medians = interleaved({name: lambda name=name: processes.ask(name) for name in names}, rounds, 3)
+    medians = interleaved({name: lambda name=name: processes.ask(name) for name in names}, rounds)
     peak = max(before, processes.ask(""))
     processes.close()
     tokens = setting.batch * setting.length
@@ -120,7 +126,7 @@ def vocabulary(dtype: torch.dtype, vocab_size: int, rounds: int, tokens: int = 4
         )  # type: ignore[return-value]
 
     forms: dict[str, Callable[[], Any]] = {"plain": plain, "ours eager": own(False), "ours compiled": own(True)}
-    medians = interleaved({name: lambda form=form: _seconds(form) for name, form in forms.items()}, rounds, 1)
+    medians = interleaved({name: lambda form=form: _seconds(form) for name, form in forms.items()}, rounds)
     extra = {}
     for name in ("plain", "ours eager"):  # the compiled form holds the same buffers
         with LiveBytes() as live:
@@ -151,7 +157,7 @@ def main() -> None:
     )
     parser.add_argument("--types", default="fp32,bf16")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=20, help="steps of each that are counted")
     parser.add_argument("--only", help="these trainers alone, such as 'ours compiled;HF as shipped'")
     parser.add_argument("--nanomoe", type=Path, help="a clone of wolfecameron/nanoMoE, for --part nanomoe")
     options = parser.parse_args()
@@ -177,7 +183,7 @@ def main() -> None:
         tables("large batch", [ours, shipped, "HF compiled"], 32)
     elif options.part == "experts":
         for experts in (64, 128):
-            tables(f"{experts} experts", [ours, "HF, our settings"], 8, num_experts=experts)
+            tables(f"{experts} experts", [ours, shipped, "HF, our settings"], 8, num_experts=experts)
     elif options.part == "nanomoe":
         if options.nanomoe is None:
             parser.error("--part nanomoe needs --nanomoe, a clone of wolfecameron/nanoMoE")

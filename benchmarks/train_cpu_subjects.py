@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM
+from transformers.utils import logging
 
 from scaling.hf.write import hf_config
 from trainer_small.architecture import Architecture
@@ -73,6 +74,7 @@ def make(name: str, setting: Setting, state: dict[str, torch.Tensor]) -> Step:
 def serve(connection: Connection, names: list[str], setting: Setting) -> None:
     """A process with these subjects: takes a step of the one that is named, and measures a product for ``""``."""
     torch.set_num_threads(setting.threads)
+    logging.disable_progress_bar()
     state = random_state(setting.architecture)
     names = sorted(names, key=lambda name: not name.startswith("ours"))  # compiling ours forgets others' graphs
     steps = {name: make(name, setting, state) for name in names}
