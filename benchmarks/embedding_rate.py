@@ -19,7 +19,7 @@ from trainer_small.token_reader import TokenReader
 from trainer_small.tokens import prepare_tokens
 from trainer_small.training import Training
 from vocab_study.corpus import build_corpus
-from vocab_study.study import study_vocabulary
+from vocab_study.make_study import study_vocabulary
 
 FACTORS = (1, 10, 30, 50, 100)
 SEEDS = (0, 1, 2)

@@ -27,7 +27,7 @@ from trainer_small.result import read_result
 from trainer_small.sweep import Sweep
 from trainer_small.sweep_run import SweepProgress, run_sweep
 from vocab_study.corpus import build_corpus
-from vocab_study.study import study_vocabulary
+from vocab_study.make_study import study_vocabulary
 
 VOCABULARY = 512
 

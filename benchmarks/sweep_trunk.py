@@ -23,7 +23,7 @@ from trainer_small.sweep import Sweep
 from trainer_small.sweep_run import run_sweep
 from trainer_small.sweep_status import sweep_table
 from vocab_study.corpus import build_corpus
-from vocab_study.study import study_vocabulary
+from vocab_study.make_study import study_vocabulary
 
 VOCABULARY = 1024
 

@@ -27,7 +27,7 @@ from trainer_small.tokens import prepare_tokens
 from trainer_small.training import Training
 from trainer_small.validation_tokens import ValidationTokens
 from vocab_study.corpus import build_corpus
-from vocab_study.study import study_vocabulary
+from vocab_study.make_study import study_vocabulary
 
 VOCAB_SIZE, SEEDS = 2048, 3
 BUDGETS = (65536, 262144, 1048576)

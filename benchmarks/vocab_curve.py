@@ -23,7 +23,8 @@ from vocab_study.corpus import build_corpus
 from vocab_study.design import design_vocabulary_sweep
 from vocab_study.figures import compression_figure, loss_figure, predictors_figure
 from vocab_study.isoflop import ModelOptimum, common_budget, isoflop_slices, model_optima, read_vocabulary_runs
-from vocab_study.study import Study, study_vocabulary
+from vocab_study.make_study import study_vocabulary
+from vocab_study.study import Study
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data" / "corpora"

@@ -112,7 +112,7 @@ def corpus_job(source: str, out: str) -> Callable[[], dict]:
 
 
 def study_job(corpus: str, out: str, max_size: str) -> Callable[[], dict]:
-    from vocab_study.study import study_vocabulary
+    from vocab_study.make_study import study_vocabulary
 
     study = study_vocabulary(corpus, out, max_size=int(max_size))
     sizes = [size for size in map(int, SIZES.split(",")) if size <= int(max_size)]

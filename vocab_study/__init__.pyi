@@ -17,7 +17,7 @@ from vocab_study.isoflop import common_budget as common_budget
 from vocab_study.isoflop import isoflop_slices as isoflop_slices
 from vocab_study.isoflop import model_optima as model_optima
 from vocab_study.isoflop import read_vocabulary_runs as read_vocabulary_runs
+from vocab_study.make_study import study_vocabulary as study_vocabulary
 from vocab_study.predictors import predict as predict
 from vocab_study.study import Study as Study
-from vocab_study.study import study_vocabulary as study_vocabulary
 from vocab_study.tokenizer_files import read_tokenizer as read_tokenizer

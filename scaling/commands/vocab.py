@@ -52,7 +52,7 @@ def study(
     Example: scaling vocab study corpus --max-size 8192 --sizes 1024,2048,4096 \\
         --out study
     """
-    from vocab_study.study import study_vocabulary
+    from vocab_study.make_study import study_vocabulary
 
     wanted = _numbers(sizes, "--sizes")
     with progress() as bar:

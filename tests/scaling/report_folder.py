@@ -31,7 +31,8 @@ from trainer_small.designs.design import BASE_EXPERTS, design_sweep
 from trainer_small.ladder import Family
 from trainer_small.sweep import Sweep
 from vocab_study.corpus import build_corpus
-from vocab_study.study import Study, study_vocabulary
+from vocab_study.make_study import study_vocabulary
+from vocab_study.study import Study
 
 VOCABULARIES = (300, 400, 520)
 BASE = "num_experts == 8 and granularity == 2 and vocab_size == 400"

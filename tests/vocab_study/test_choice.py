@@ -7,8 +7,9 @@ from trainer_small.loss import chunk_entries
 from vocab_study.choice import choose_vocabulary
 from vocab_study.costs import FUSED_ENTRIES, cost_at, kv_bytes_per_token
 from vocab_study.exact import best_size, text_curve
+from vocab_study.make_study import study_vocabulary
 from vocab_study.predictors import predict, without_vocabulary
-from vocab_study.study import Study, study_vocabulary
+from vocab_study.study import Study
 
 
 @pytest.fixture(scope="module")

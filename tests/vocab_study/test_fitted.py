@@ -8,7 +8,7 @@ import fits
 from fits.errors import UserError
 from vocab_study.exact import text_curve
 from vocab_study.fitted import optimum_by_law
-from vocab_study.study import study_vocabulary
+from vocab_study.make_study import study_vocabulary
 
 
 @pytest.fixture(scope="module")

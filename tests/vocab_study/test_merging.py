@@ -11,9 +11,9 @@ from trainer_small.documents import read_documents
 from vocab_study import merging, pretokens, training
 from vocab_study.byte_characters import byte_characters
 from vocab_study.compression import count_tokens
+from vocab_study.make_study import study_vocabulary
 from vocab_study.merging import learn_merges
 from vocab_study.split_patterns import PATTERNS, byte_level_splitter
-from vocab_study.study import study_vocabulary
 from vocab_study.tokenizer import build_tokenizer, train_tokenizer
 
 TEXTS = st.lists(

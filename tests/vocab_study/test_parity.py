@@ -3,9 +3,9 @@ import json
 import pytest
 
 from fits.errors import UserError
+from vocab_study.make_study import study_vocabulary
 from vocab_study.merge_tree import cut, take_apart
 from vocab_study.parity import parity_curves
-from vocab_study.study import study_vocabulary
 from vocab_study.tokenizer import load, train_tokenizer
 
 RECORDS = [

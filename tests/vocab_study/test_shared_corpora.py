@@ -10,8 +10,8 @@ import pytest
 from trainer_small.documents import read_documents
 from vocab_study.compression import count_tokens, unmerge
 from vocab_study.corpus import build_corpus
+from vocab_study.make_study import study_vocabulary
 from vocab_study.merge_tree import cut, take_apart
-from vocab_study.study import study_vocabulary
 from vocab_study.tokenizer import load, train_tokenizer
 from vocab_study.tokenizer_files import read_tokenizer
 

@@ -6,7 +6,8 @@ import pytest
 
 from fits.errors import UserError
 from trainer_small.documents import read_documents
-from vocab_study.study import Study, study_vocabulary
+from vocab_study.make_study import study_vocabulary
+from vocab_study.study import Study
 from vocab_study.tokenizer import load
 
 
