@@ -1,7 +1,8 @@
 """What crosses a file boundary: strict pydantic models whose faults read as one sentence."""
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
@@ -100,10 +101,18 @@ def _sentence(model: type[BaseModel], error: ValidationError, source: str | Path
 
 
 def _known_keys(model: type[BaseModel], location: tuple[int | str, ...]) -> list[str]:
-    """The keys allowed beside the unknown one, following ``location`` through nested models."""
+    """The keys allowed beside the unknown one, following ``location`` through nested models, lists and unions."""
     fields = model.model_fields
     for part in location[:-1]:
-        annotation = fields[part].annotation if part in fields else None
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            fields = annotation.model_fields
+        if part in fields:  # otherwise the place in a list, or the member of a union that was tried
+            inner = _models_in(fields[part].annotation)
+            fields = {name: field for each in inner for name, field in each.model_fields.items()}
     return list(fields)
+
+
+def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The models that an annotation such as ``tuple[Run, ...] | None`` speaks of."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for each in get_args(annotation):
+        yield from _models_in(each)

@@ -12,6 +12,8 @@ class Inner(Schema):
 class Example(Schema):
     budget: float
     inner: Inner
+    runs: tuple[Inner, ...] = ()
+    other: dict[str, Inner] | None = None
 
 
 def parse(**data):
@@ -31,6 +33,8 @@ def test_hand_written_exponents_are_numbers(tmp_path, text):
     ("data", "words"),
     [
         ({"budget": 1, "inner": {"token": 3}}, ["inner.token", "did you mean 'tokens'"]),
+        ({"budget": 1, "inner": {"tokens": 3}, "runs": [{"tokens": 1}, {"tokns": 1}]}, ["runs.1.tokns", "'tokens'"]),
+        ({"budget": 1, "inner": {"tokens": 3}, "other": {"a": {"tokns": 1}}}, ["other.a.tokns", "'tokens'"]),
         ({"budget": 1}, ["'inner' is missing"]),
         ({"budget": "much", "inner": {"tokens": 3}}, ["'budget' is 'much'", "number"]),
         ({"budget": 1, "inner": {"tokens": 2.5}}, ["'inner.tokens' is 2.5", "whole number"]),
