@@ -19,10 +19,10 @@ from pathlib import Path
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
 from scaling.console import print_table, say
-from trainer_small.memory import peak_memory_bytes
-from trainer_small.numerics import processor_name
-from trainer_small.token_reader import TokenReader
-from trainer_small.tokens import END_OF_TEXT, prepare_tokens
+from trainer_small.data.token_reader import TokenReader
+from trainer_small.data.tokens import END_OF_TEXT, prepare_tokens
+from trainer_small.machine.memory import peak_memory_bytes
+from trainer_small.machine.numerics import processor_name
 
 NEEDED = 2_000_000
 """Tokens a second that the fastest proxy of one GPU takes (11M active parameters)."""

@@ -17,11 +17,11 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from scaling.console import print_table, say
 from trainer_small.config import RunConfig
-from trainer_small.footprint import footprint
-from trainer_small.memory import LARGE_PAGES
-from trainer_small.numerics import processor_name
+from trainer_small.data.tokens import prepare_tokens
+from trainer_small.machine.memory import LARGE_PAGES
+from trainer_small.machine.numerics import processor_name
 from trainer_small.result import Result
-from trainer_small.tokens import prepare_tokens
+from trainer_small.steps.footprint import footprint
 
 DENSE = {"vocab_size": 8192, "hidden_size": 256, "num_layers": 4, "num_attention_heads": 4, "dense_ffn_size": 768}
 EXPERTS = {
@@ -106,7 +106,10 @@ def config_of(name: str, tokens: Path, *, compiled: bool) -> RunConfig:
 def measure(config: RunConfig, folder: Path, *, room: bool) -> int:
     """Peak resident bytes of the run in a process of its own."""
     config.save(folder / "config.yaml")
-    program = "import sys; from trainer_small.run_process import run_in_process; run_in_process(sys.argv[1], threads=1)"
+    program = (
+        "import sys; from trainer_small.engines.run_process import run_in_process; "
+        "run_in_process(sys.argv[1], threads=1)"
+    )
     # As a run has it that needs most of the free memory (``memory.give_back_at_once``), or one with room.
     memory = LARGE_PAGES if room else {"MALLOC_MMAP_THRESHOLD_": str(2**20)}
     environment = os.environ | memory | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}

@@ -28,7 +28,7 @@ from scaling.published_pricing import published_pricing
 from scaling.search import Spending, candidates, search
 from scaling.space import SearchSpace, usual_space
 from trainer_small.ladder import Experts, Family, usual_depth
-from trainer_small.numerics import processor_name
+from trainer_small.machine.numerics import processor_name
 
 
 def main() -> None:

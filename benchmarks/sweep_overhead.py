@@ -21,11 +21,11 @@ from pathlib import Path
 from scaling.console import print_table, say
 from trainer_small.config import EvaluationConfig
 from trainer_small.designs.design import PROXY_RECIPE, design_sweep
-from trainer_small.machine import usable_cores
-from trainer_small.numerics import processor_name
+from trainer_small.engines.sweep_run import SweepProgress, run_sweep
+from trainer_small.machine.machine import usable_cores
+from trainer_small.machine.numerics import processor_name
 from trainer_small.result import read_result
-from trainer_small.sweep import Sweep
-from trainer_small.sweep_run import SweepProgress, run_sweep
+from trainer_small.sweeps.sweep import Sweep
 from vocab_study.corpus import build_corpus
 from vocab_study.make_study import study_vocabulary
 

@@ -17,11 +17,11 @@ from scaling.console import print_table, say
 from trainer_small.config import EvaluationConfig, RunSpec
 from trainer_small.designs.blocks import Design, find_design
 from trainer_small.designs.design import design_sweep
-from trainer_small.machine import usable_cores
-from trainer_small.numerics import processor_name
-from trainer_small.sweep import Sweep
-from trainer_small.sweep_run import run_sweep
-from trainer_small.sweep_status import sweep_table
+from trainer_small.engines.sweep_run import run_sweep
+from trainer_small.machine.machine import usable_cores
+from trainer_small.machine.numerics import processor_name
+from trainer_small.sweeps.sweep import Sweep
+from trainer_small.sweeps.sweep_status import sweep_table
 from vocab_study.corpus import build_corpus
 from vocab_study.make_study import study_vocabulary
 

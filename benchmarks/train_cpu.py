@@ -23,8 +23,8 @@ from train_cpu_subjects import COMMON, LATENT, Setting, serve
 
 from scaling.console import print_table, say
 from trainer_small.architecture import Architecture
-from trainer_small.memory import LARGE_PAGES
-from trainer_small.numerics import processor_name
+from trainer_small.machine.memory import LARGE_PAGES
+from trainer_small.machine.numerics import processor_name
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 STEPS_A_TURN = 4
@@ -107,8 +107,8 @@ def compare(title: str, names: list[str], setting: Setting, rounds: int) -> None
 
 def vocabulary(dtype: torch.dtype, vocab_size: int, rounds: int, tokens: int = 4096, width: int = 256) -> None:
     """The loss with its gradients against the plain one, which has a full table of logits."""
-    from trainer_small.live_bytes import LiveBytes
-    from trainer_small.loss import linear_cross_entropy
+    from trainer_small.machine.live_bytes import LiveBytes
+    from trainer_small.steps.loss import linear_cross_entropy
 
     torch.set_float32_matmul_precision("medium" if dtype == torch.float32 else "highest")
     torch.manual_seed(0)

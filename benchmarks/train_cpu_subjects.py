@@ -16,11 +16,11 @@ from transformers.utils import logging
 
 from scaling.hf.write import hf_config
 from trainer_small.architecture import Architecture
-from trainer_small.compiled import compile_model
-from trainer_small.hf_weights import to_hugging_face
-from trainer_small.model import Model
-from trainer_small.numerics import set_matmul_precision
-from trainer_small.objective import training_loss
+from trainer_small.machine.numerics import set_matmul_precision
+from trainer_small.model.hf_weights import to_hugging_face
+from trainer_small.model.model import Model
+from trainer_small.steps.compiled import compile_model
+from trainer_small.steps.objective import training_loss
 
 COMMON = {
     "vocab_size": 8192,

@@ -16,7 +16,7 @@ from transfer_runs import next_run, prepare, stages
 from transfer_tables import markdown, picture, read_table
 
 from trainer_small.config import RunConfig
-from trainer_small.run import run_one
+from trainer_small.runs.run import run_one
 
 ROOT = Path(__file__).resolve().parents[1]
 

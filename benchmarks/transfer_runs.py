@@ -12,8 +12,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from trainer_small.architecture import Architecture
 from trainer_small.config import DataConfig, EvaluationConfig, RunConfig, RunSpec, TrainingConfig, Trunk
+from trainer_small.data.tokens import END_OF_TEXT, prepare_tokens
 from trainer_small.result import is_final
-from trainer_small.tokens import END_OF_TEXT, prepare_tokens
 from vocab_study.corpus import build_corpus
 
 BATCH, STEPS = 2048, 300

@@ -20,12 +20,12 @@ import torch
 from scaling.console import print_table, say
 from trainer_small.architecture import Architecture
 from trainer_small.config import DataConfig, RunConfig, TrainingConfig
-from trainer_small.evaluate import score
-from trainer_small.numerics import processor_name, set_matmul_precision
-from trainer_small.token_reader import TokenReader
-from trainer_small.tokens import prepare_tokens
-from trainer_small.training import Training
-from trainer_small.validation_tokens import ValidationTokens
+from trainer_small.data.token_reader import TokenReader
+from trainer_small.data.tokens import prepare_tokens
+from trainer_small.data.validation_tokens import ValidationTokens
+from trainer_small.machine.numerics import processor_name, set_matmul_precision
+from trainer_small.steps.evaluate import score
+from trainer_small.steps.training import Training
 from vocab_study.corpus import build_corpus
 from vocab_study.make_study import study_vocabulary
 

@@ -15,9 +15,9 @@ import numpy as np
 import pandas as pd
 
 from fits.runs import write_runs
-from trainer_small.numerics import processor_name
-from trainer_small.sweep_run import run_sweep
-from trainer_small.sweep_status import sweep_table
+from trainer_small.engines.sweep_run import run_sweep
+from trainer_small.machine.numerics import processor_name
+from trainer_small.sweeps.sweep_status import sweep_table
 from vocab_study.choice import VocabularyChoice, choose_vocabulary
 from vocab_study.corpus import build_corpus
 from vocab_study.design import design_vocabulary_sweep

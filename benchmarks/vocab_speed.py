@@ -67,7 +67,7 @@ def compare(folder: Path, corpora: Path, sizes: list[int]) -> None:
 
 
 def measure_memory(folder: Path, corpora: Path) -> None:
-    from trainer_small.documents import read_documents
+    from trainer_small.data.documents import read_documents
     from vocab_study.corpus import build_corpus
 
     build_corpus(sources_in(corpora), folder / "once")
@@ -126,7 +126,7 @@ def study_job(corpus: str, out: str, max_size: str) -> Callable[[], dict]:
 
 
 def alone_job(corpus: str, size: str) -> Callable[[], dict]:
-    from trainer_small.documents import read_documents
+    from trainer_small.data.documents import read_documents
     from vocab_study.compression import count_tokens
     from vocab_study.tokenizer import train_tokenizer
 

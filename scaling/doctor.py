@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from scaling.extras import DISTRIBUTION, how_to_install
 from scaling.public_tables import data_root, find_table, list_tables
-from trainer_small.machine import available_memory_bytes, default_workers, usable_cores
+from trainer_small.machine.machine import available_memory_bytes, default_workers, usable_cores
 
 EXTRAS = {
     "hf": "check exported configs by transformers",

@@ -15,7 +15,7 @@ from scaling.search import Search, Spending, candidates, search
 from scaling.space import SearchSpace, dense_space, space_of_sweep, usual_space
 from trainer_small.config import RunSpec
 from trainer_small.ladder import Experts, Family
-from trainer_small.sweep import Sweep
+from trainer_small.sweeps.sweep import Sweep
 from vocab_study.study import Study
 
 PUBLISHED = "published:"

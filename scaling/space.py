@@ -7,7 +7,7 @@ from pydantic import Field, PositiveFloat, model_validator
 from fits.errors import UserError
 from fits.schema import Count, Schema
 from trainer_small.ladder import Experts, Family
-from trainer_small.sweep import Sweep
+from trainer_small.sweeps.sweep import Sweep
 
 
 class SearchSpace(Schema):

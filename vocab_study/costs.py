@@ -8,7 +8,7 @@ from vocab_study.exact import PADDING, TextCurve
 
 LOGITS_TOKENS = 8192
 FUSED_ENTRIES = 2**25
-"""Logits that a loss in chunks holds at a time: the chunk of ``trainer_small.loss`` on a GPU."""
+"""Logits that a loss in chunks holds at a time: the chunk of ``trainer_small.steps.loss`` on a GPU."""
 
 
 class Cost(Schema):

@@ -8,7 +8,7 @@ from trainer_small.architecture import Architecture
 from trainer_small.config import EvaluationConfig, RunSpec
 from trainer_small.designs.design import BASE_EXPERTS, PROXY_RECIPE
 from trainer_small.ladder import Family, usual_depth
-from trainer_small.sweep import Sweep
+from trainer_small.sweeps.sweep import Sweep
 
 FEWEST_STEPS = 50
 

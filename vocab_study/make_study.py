@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from fits.errors import UserError
 from fits.files import write_bytes
-from trainer_small.documents import Split, read_documents
+from trainer_small.data.documents import Split, read_documents
 from vocab_study.compression import Curve, count_tokens, curve, unmerge
 from vocab_study.corpus import CorpusManifest, GroupSummary, SplitSummary, load_manifest
 from vocab_study.merge_tree import MergeTree, cut

@@ -13,7 +13,7 @@ from typing import Any
 import zstandard
 
 from fits.errors import UserError
-from trainer_small.documents import Document
+from trainer_small.data.documents import Document
 from vocab_study import standard_library
 
 DAMAGED = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)

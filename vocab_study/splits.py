@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from trainer_small.documents import Document, Split
+from trainer_small.data.documents import Document, Split
 
 
 def split_point(key: str) -> float:

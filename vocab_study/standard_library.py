@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from trainer_small.documents import Document
+from trainer_small.data.documents import Document
 
 NAME = "python:stdlib"
 CODE, ENGLISH = "code", "english"

@@ -14,7 +14,7 @@ from pyarrow import csv
 from fits.errors import UserError, nearest
 from fits.html import card
 from fits.schema import Schema
-from trainer_small.documents import Split
+from trainer_small.data.documents import Split
 from vocab_study.corpus import GroupSummary
 from vocab_study.merge_tree import cut
 from vocab_study.tokenizer import load, save

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from trainer_small.documents import Split
+from trainer_small.data.documents import Split
 from vocab_study.compression import count_tokens
 from vocab_study.merge_tree import MergeTree, take_apart
 from vocab_study.merging import learn_merges

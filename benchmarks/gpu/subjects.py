@@ -12,10 +12,10 @@ from shapes import Shape, run_config
 from torch import nn
 
 from trainer_small.architecture import Architecture
-from trainer_small.compiled import compile_model
-from trainer_small.numerics import set_matmul_precision
-from trainer_small.stacked import Stack
-from trainer_small.training import Training
+from trainer_small.machine.numerics import set_matmul_precision
+from trainer_small.runs.stacked import Stack
+from trainer_small.steps.compiled import compile_model
+from trainer_small.steps.training import Training
 
 Step = Callable[[], None]
 

@@ -18,7 +18,7 @@ from timing import gemm_flops, seconds_of, time_split
 from fits.errors import UserError
 from scaling.console import note, print_table, say
 from scaling.hardware import gpus
-from trainer_small.footprint import footprint
+from trainer_small.steps.footprint import footprint
 
 
 @dataclass

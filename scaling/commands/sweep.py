@@ -49,7 +49,7 @@ def run(
     from scaling.commands.fit import pairs
     from trainer_small.engines.choice import EngineChoice
     from trainer_small.engines.engine import Resources
-    from trainer_small.sweep_run import run_sweep, write_sbatch_script
+    from trainer_small.engines.sweep_run import run_sweep, write_sbatch_script
 
     choice = EngineChoice(
         name=engine,
@@ -102,8 +102,8 @@ def run_one(
     \b
     Example: scaling sweep run-one runs/d64-t1-e8-g2-v2048
     """
-    from trainer_small.run import RunBusy
-    from trainer_small.run_process import run_in_process, run_many, run_stacked
+    from trainer_small.engines.run_process import run_in_process, run_many, run_stacked
+    from trainer_small.runs.run import RunBusy
 
     if len(directories) > 1:
         if stacked:
@@ -140,7 +140,7 @@ def status(
     \b
     Example: scaling sweep status runs --watch
     """
-    from trainer_small.sweep_status import sweep_status
+    from trainer_small.sweeps.sweep_status import sweep_status
 
     if not watch or as_json:
         now = sweep_status(out)
@@ -174,7 +174,7 @@ def table(
     Example: scaling sweep table runs --out runs.csv
     """
     from fits.runs import write_runs
-    from trainer_small.sweep_status import sweep_table
+    from trainer_small.sweeps.sweep_status import sweep_table
 
     frame = sweep_table(runs)
     write_runs(frame, out)

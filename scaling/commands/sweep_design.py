@@ -12,8 +12,8 @@ from scaling.console import count, print_json, print_table, quantity, say
 
 if TYPE_CHECKING:
     from trainer_small.designs.next import NextSweep
-    from trainer_small.sweep import Sweep
-    from trainer_small.sweep_time import Speed
+    from trainer_small.sweeps.sweep import Sweep
+    from trainer_small.sweeps.sweep_time import Speed
 
 _WORKERS = (1, 2, 4, 8, 16, 64)
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -100,8 +100,8 @@ def cost(
     \b
     Example: scaling sweep cost sweep.yaml --gpu h200
     """
-    from trainer_small.run_memory import run_memory_bytes
-    from trainer_small.sweep import Sweep
+    from trainer_small.machine.run_memory import run_memory_bytes
+    from trainer_small.sweeps.sweep import Sweep
 
     if utilisation is not None and (gpu is None or not 0 < utilisation <= 1):
         raise UserError(f"--utilisation is {utilisation:g}; give a share of the peak above 0 and up to 1, with --gpu.")
@@ -109,14 +109,14 @@ def cost(
     speed: Speed | None = None
     if gpu is not None:
         from scaling.hardware import gpu as find
-        from trainer_small.sweep_time import device_speed
+        from trainer_small.sweeps.sweep_time import device_speed
 
         speed = device_speed(gpu.lower(), find(gpu).peak_flops, utilisation)
     elif measure:
-        from trainer_small.measure_speed import measured_speed
+        from trainer_small.sweeps.measure_speed import measured_speed
 
         speed = measured_speed(sweep.runs, threads=threads)
-    from trainer_small.footprint import footprint
+    from trainer_small.steps.footprint import footprint
 
     largest = max(sweep.runs, key=run_memory_bytes)
     _print_cost(sweep, as_json, speed, peak=footprint(largest, cuda=gpu is not None).total)
@@ -130,7 +130,7 @@ def _print_cost(
     peak: int | None = None,
 ) -> None:
     from scaling.commands.sweep_tables import duration, size
-    from trainer_small.sweep_time import makespan
+    from trainer_small.sweeps.sweep_time import makespan
 
     total = sweep.cost()
     seconds = [speed.seconds(run) for run in sweep.runs] if speed else []

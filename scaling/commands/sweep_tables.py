@@ -18,10 +18,10 @@ from scaling.console import (
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from trainer_small.engines.sweep_run import SweepProgress
     from trainer_small.result import Result
-    from trainer_small.run_loop import RunProgress
-    from trainer_small.sweep_run import SweepProgress
-    from trainer_small.sweep_status import SweepStatus
+    from trainer_small.runs.run_loop import RunProgress
+    from trainer_small.sweeps.sweep_status import SweepStatus
 
 _LINE_SECONDS = 60.0
 """In a log, where there is no bar, a line this often."""

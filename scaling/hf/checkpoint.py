@@ -48,10 +48,10 @@ def export_run(
     import torch
     from safetensors.torch import save_file
 
-    from trainer_small.checkpoint import load_checkpoint
     from trainer_small.config import RunConfig
-    from trainer_small.hf_weights import to_hugging_face
-    from trainer_small.tokens import read_manifest
+    from trainer_small.data.tokens import read_manifest
+    from trainer_small.model.hf_weights import to_hugging_face
+    from trainer_small.runs.checkpoint import load_checkpoint
 
     run, out = Path(run), Path(out)
     if out.exists():

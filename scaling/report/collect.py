@@ -11,7 +11,7 @@ from fits import Fit, read_runs
 from fits.errors import UserError
 from scaling.plan import TrainingPlan
 from scaling.report.exports import ExportedConfig, read_exports
-from trainer_small.sweep import Sweep
+from trainer_small.sweeps.sweep import Sweep
 from vocab_study.corpus import CorpusManifest
 from vocab_study.study import Study
 

@@ -13,7 +13,7 @@ from scaling.pricing import law_variables
 from trainer_small.architecture import Architecture
 from trainer_small.config import RunSpec
 from trainer_small.ladder import Experts, Family, usual_depth
-from trainer_small.sweep import Sweep
+from trainer_small.sweeps.sweep import Sweep
 
 BytesPerToken = Callable[[int], float]
 _FINE = 120

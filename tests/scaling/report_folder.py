@@ -29,7 +29,7 @@ from scaling.plan import (
 from trainer_small.architecture import Architecture
 from trainer_small.designs.design import BASE_EXPERTS, design_sweep
 from trainer_small.ladder import Family
-from trainer_small.sweep import Sweep
+from trainer_small.sweeps.sweep import Sweep
 from vocab_study.corpus import build_corpus
 from vocab_study.make_study import study_vocabulary
 from vocab_study.study import Study

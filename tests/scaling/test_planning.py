@@ -18,7 +18,7 @@ from scaling.cli import app
 from scaling.plan import TrainingPlan
 from scaling.planning import plan_for, reference_run
 from tests.scaling.report_folder import made_once
-from trainer_small.sweep import Sweep
+from trainer_small.sweeps.sweep import Sweep
 from vocab_study.study import Study
 
 FLOPS = 1e15

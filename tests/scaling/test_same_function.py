@@ -86,7 +86,7 @@ def _experts(moe: Any, architecture: Architecture) -> dict[str, Any]:
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much])
 @given(architectures())
 def test_the_exported_class_computes_the_proxys_logits(architecture: Architecture) -> None:
-    from trainer_small.model import Model
+    from trainer_small.model.model import Model
 
     assume(why_not_trainable(architecture) is None)
     # transformers fixes the epsilon of the latent norms, and interleaves rotary pairs unless told otherwise.

@@ -21,7 +21,7 @@ from tests.scaling.plans import DEEPSEEK_LIKE
 from tests.scaling.report_folder import made_once
 from trainer_small.architecture import Architecture
 from trainer_small.ladder import Family
-from trainer_small.sweep import Sweep
+from trainer_small.sweeps.sweep import Sweep
 from vocab_study.study import Study
 
 FLOPS = 1e15

@@ -16,16 +16,16 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
 from fits.errors import UserError
 from trainer_small.architecture import Architecture
-from trainer_small.checkpoint import load_checkpoint
 from trainer_small.config import RunSpec
+from trainer_small.data.tokens import prepare_tokens
 from trainer_small.engines.choice import EngineChoice
 from trainer_small.engines.engine import Listener, Task
 from trainer_small.engines.jobs import train_by_jobs
-from trainer_small.metrics import read_metrics
 from trainer_small.result import read_result
-from trainer_small.run import run_one
-from trainer_small.sweep import Sweep, run_config
-from trainer_small.tokens import prepare_tokens
+from trainer_small.runs.checkpoint import load_checkpoint
+from trainer_small.runs.metrics import read_metrics
+from trainer_small.runs.run import run_one
+from trainer_small.sweeps.sweep import Sweep, run_config
 
 TINY = {
     "vocab_size": 512,

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from trainer_small.architecture import Architecture
-from trainer_small.checkpoint import load_checkpoint
-from trainer_small.compiled import compile_model, eager
-from trainer_small.model import Model
-from trainer_small.objective import training_loss
-from trainer_small.run import run_one
+from trainer_small.model.model import Model
+from trainer_small.runs.checkpoint import load_checkpoint
+from trainer_small.runs.run import run_one
+from trainer_small.steps.compiled import compile_model, eager
+from trainer_small.steps.objective import training_loss
 
 MakeArchitecture = Callable[..., Architecture]
 pytestmark = pytest.mark.slow

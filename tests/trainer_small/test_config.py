@@ -10,8 +10,8 @@ import pytest
 
 from fits.errors import UserError
 from trainer_small.config import RunSpec, TrainingConfig
-from trainer_small.schedule import learning_rate_factor
-from trainer_small.sweep import run_config
+from trainer_small.steps.schedule import learning_rate_factor
+from trainer_small.sweeps.sweep import run_config
 
 MakeSpec = Callable[..., RunSpec]
 
@@ -79,8 +79,14 @@ def test_schedules_warm_up_and_decay_to_the_run_s_own_horizon(schedule: str) -> 
 
 
 def test_planning_loads_no_torch() -> None:
-    modules = ["architecture", "config", "documents", "schedule", "sweep", "sweep_status", "result"]
-    code = (
-        f"import sys, trainer_small; from trainer_small import {', '.join(modules)}; sys.exit('torch' in sys.modules)"
-    )
+    modules = [
+        "architecture",
+        "config",
+        "data.documents",
+        "result",
+        "steps.schedule",
+        "sweeps.sweep",
+        "sweeps.sweep_status",
+    ]
+    code = f"import sys, {', '.join(f'trainer_small.{name}' for name in modules)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -16,9 +16,9 @@ from trainer_small.designs.blocks import Design, design_names, find_design
 from trainer_small.designs.design import design_sweep
 from trainer_small.designs.next import next_sweep
 from trainer_small.ladder import Experts, Family
-from trainer_small.sweep import Sweep
-from trainer_small.sweep_status import planned_row
-from trainer_small.sweep_time import Speed, device_speed, makespan, usual_utilisation
+from trainer_small.sweeps.sweep import Sweep
+from trainer_small.sweeps.sweep_status import planned_row
+from trainer_small.sweeps.sweep_time import Speed, device_speed, makespan, usual_utilisation
 
 TOKENIZERS = {512: "a.json", 1024: "b.json", 2048: "c.json"}
 

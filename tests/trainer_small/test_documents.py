@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from trainer_small import attention
 from trainer_small.architecture import Architecture
-from trainer_small.attention import Positions
-from trainer_small.model import Model
+from trainer_small.model import attention
+from trainer_small.model.attention import Positions
+from trainer_small.model.model import Model
 
 MakeArchitecture = Callable[..., Architecture]
 

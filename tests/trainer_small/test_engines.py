@@ -16,13 +16,13 @@ from trainer_small.engines.command import run_command
 from trainer_small.engines.devices import local_slots, visible_gpus
 from trainer_small.engines.engine import MOST_DEATHS, Resources, Task
 from trainer_small.engines.jobs import train_by_jobs
+from trainer_small.engines.run_process import run_in_process, run_many
 from trainer_small.engines.sbatch import MOST_ELEMENTS, write_script
-from trainer_small.lock import locked
+from trainer_small.engines.sweep_run import lay_out, run_sweep
 from trainer_small.result import is_final, read_result
-from trainer_small.run import run_one
-from trainer_small.run_process import run_in_process, run_many
-from trainer_small.sweep import Sweep, run_config
-from trainer_small.sweep_run import lay_out, run_sweep
+from trainer_small.runs.lock import locked
+from trainer_small.runs.run import run_one
+from trainer_small.sweeps.sweep import Sweep, run_config
 
 
 def test_lost_jobs_are_submitted_again_and_not_more_than_there_is_room_for(

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trainer_small.architecture import Architecture
-from trainer_small.dispatch import Dispatch, apply_experts
-from trainer_small.expert_exchange import ExpertExchange
-from trainer_small.router import Router
-from trainer_small.router_load import router_load
+from trainer_small.model.dispatch import Dispatch, apply_experts
+from trainer_small.model.expert_exchange import ExpertExchange
+from trainer_small.model.router import Router
+from trainer_small.model.router_load import router_load
 
 MakeArchitecture = Callable[..., Architecture]
 

@@ -12,9 +12,9 @@ from typer.testing import CliRunner
 from fits.errors import UserError
 from scaling.cli import app
 from scaling.hf.checkpoint import export_run
-from trainer_small.run import run_one
-from trainer_small.tokens import END_OF_TEXT
-from trainer_small.validation_tokens import ValidationTokens
+from trainer_small.data.tokens import END_OF_TEXT
+from trainer_small.data.validation_tokens import ValidationTokens
+from trainer_small.runs.run import run_one
 
 transformers = pytest.importorskip("transformers", reason="needs the extra [hf]")
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from fits.runs import usable_runs
-from trainer_small.attempts import Attempt, add_attempt, fitted_to_memory, read_attempts, smaller_micro_batch
 from trainer_small.config import RunConfig, RunSpec, Trunk
 from trainer_small.engines import local
+from trainer_small.engines.sweep_run import SweepProgress, run_sweep
 from trainer_small.result import read_result
-from trainer_small.run import run_one
-from trainer_small.sweep import Sweep
-from trainer_small.sweep_run import SweepProgress, run_sweep
-from trainer_small.sweep_status import sweep_status, sweep_table
+from trainer_small.runs.attempts import Attempt, add_attempt, fitted_to_memory, read_attempts, smaller_micro_batch
+from trainer_small.runs.run import run_one
+from trainer_small.sweeps.sweep import Sweep
+from trainer_small.sweeps.sweep_status import sweep_status, sweep_table
 
 TIMING = ["wall_seconds", "tokens_per_second"]
 
@@ -50,7 +50,7 @@ def test_a_run_that_does_not_fit_goes_on_with_smaller_micro_batches(run_folder: 
 import resource
 from pathlib import Path
 import torch
-from trainer_small.run import run_one
+from trainer_small.runs.run import run_one
 torch.set_num_threads(1)
 size = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (size + 500 * 2**20,) * 2)
@@ -124,7 +124,7 @@ def test_two_launchers_share_a_sweep_and_no_run_is_trained_twice(
 ) -> None:
     file, out = sweep_file(8), tmp_path / "runs"
     call = f"run_sweep({str(file)!r}, {str(out)!r}, workers=1)"
-    code = f"from trainer_small.sweep_run import run_sweep; assert {call}.complete"
+    code = f"from trainer_small.engines.sweep_run import run_sweep; assert {call}.complete"
     launchers = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
     written: set[tuple[str, int]] = set()
     while any(launcher.poll() is None for launcher in launchers):

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from fits.errors import UserError
-from trainer_small.attempts import read_attempts
 from trainer_small.config import RunSpec
-from trainer_small.footprint import footprint
-from trainer_small.live_bytes import LiveBytes
+from trainer_small.machine.live_bytes import LiveBytes
+from trainer_small.machine.run_memory import run_memory_bytes
 from trainer_small.result import read_result
-from trainer_small.run import run_one
-from trainer_small.run_memory import run_memory_bytes
+from trainer_small.runs.attempts import read_attempts
+from trainer_small.runs.run import run_one
+from trainer_small.steps.footprint import footprint
 
 MOE: dict[str, Any] = {"vocab_size": 4096, "hidden_size": 128, "num_layers": 3, "expert_ffn_size": 64}
 LATENT = {"attention": "mla", "kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32}
@@ -56,7 +56,7 @@ def test_live_bytes_are_of_storages_and_end_with_them() -> None:
 def test_a_run_that_cannot_fit_is_refused_with_the_numbers(
     run_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer_small.footprint.available_memory_bytes", lambda: 2**19)
+    monkeypatch.setattr("trainer_small.steps.footprint.available_memory_bytes", lambda: 2**19)
     folder = run_folder()
     with pytest.raises(UserError, match=r"needs 0\.4 GiB of memory .* 0\.4 GiB are free on this machine; give it more"):
         run_one(folder)

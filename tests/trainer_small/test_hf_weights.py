@@ -9,8 +9,8 @@ import torch
 
 from fits.errors import UserError
 from trainer_small.architecture import Architecture
-from trainer_small.hf_weights import from_hugging_face, to_hugging_face
-from trainer_small.model import Model
+from trainer_small.model.hf_weights import from_hugging_face, to_hugging_face
+from trainer_small.model.model import Model
 
 transformers = pytest.importorskip("transformers", reason="needs the extra [hf]")
 from safetensors.torch import load_file, save_file  # noqa: E402

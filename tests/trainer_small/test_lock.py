@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer_small import lock
-from trainer_small.lock import Busy, is_locked, locked
+from trainer_small.runs import lock
+from trainer_small.runs.lock import Busy, is_locked, locked
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +39,7 @@ def test_one_holder_at_a_time(tmp_path: Path) -> None:
 
 def test_a_killed_holder_of_this_machine_lets_go_at_once(tmp_path: Path) -> None:
     code = (
-        "from trainer_small.lock import locked; from pathlib import Path; import time\n"
+        "from trainer_small.runs.lock import locked; from pathlib import Path; import time\n"
         f"with locked(Path({str(tmp_path)!r})): print('held', flush=True); time.sleep(60)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 
 from trainer_small.architecture import Architecture
 from trainer_small.config import DataConfig, RunConfig, TrainingConfig
-from trainer_small.hf_weights import to_hugging_face
-from trainer_small.loss import linear_cross_entropy
-from trainer_small.model import Model
-from trainer_small.token_reader import TokenReader
-from trainer_small.training import Training
+from trainer_small.data.token_reader import TokenReader
+from trainer_small.model.hf_weights import to_hugging_face
+from trainer_small.model.model import Model
+from trainer_small.steps.loss import linear_cross_entropy
+from trainer_small.steps.training import Training
 
 transformers = pytest.importorskip("transformers", reason="needs the extra [hf]")
 

@@ -10,14 +10,14 @@ from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
 
 from fits.errors import UserError
-from trainer_small import loss as loss_module
 from trainer_small.architecture import Architecture
-from trainer_small.attention import Positions, attend
-from trainer_small.loss import linear_cross_entropy
-from trainer_small.model import Model, params_by_role
-from trainer_small.norm import RMSNorm
-from trainer_small.objective import training_loss
-from trainer_small.rotary import rotary_table, rotate
+from trainer_small.model.attention import Positions, attend
+from trainer_small.model.model import Model, params_by_role
+from trainer_small.model.norm import RMSNorm
+from trainer_small.model.rotary import rotary_table, rotate
+from trainer_small.steps import loss as loss_module
+from trainer_small.steps.loss import linear_cross_entropy
+from trainer_small.steps.objective import training_loss
 
 MakeArchitecture = Callable[..., Architecture]
 
@@ -190,9 +190,9 @@ def test_rotation_keeps_lengths_and_depends_on_distance_alone() -> None:
 @pytest.mark.parametrize("form", ["_eager_chunk", "_fusible_chunk"])
 @pytest.mark.parametrize("chunk", [8, 64, 10**6])
 def test_chunked_cross_entropy_equals_the_plain_loss(monkeypatch: pytest.MonkeyPatch, chunk: int, form: str) -> None:
-    monkeypatch.setattr("trainer_small.loss._CPU_ENTRIES", chunk * 16)
-    monkeypatch.setattr("trainer_small.loss._FEWEST_ROWS", 1)
-    monkeypatch.setattr("trainer_small.loss._eager_chunk", getattr(loss_module, form))
+    monkeypatch.setattr("trainer_small.steps.loss._CPU_ENTRIES", chunk * 16)
+    monkeypatch.setattr("trainer_small.steps.loss._FEWEST_ROWS", 1)
+    monkeypatch.setattr("trainer_small.steps.loss._eager_chunk", getattr(loss_module, form))
     torch.manual_seed(0)
     hidden = torch.randn(50, 6, dtype=torch.float64, requires_grad=True)
     head = torch.randn(16, 6, dtype=torch.float64, requires_grad=True)

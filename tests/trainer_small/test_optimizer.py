@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from fits.errors import UserError
 from trainer_small.architecture import Architecture
 from trainer_small.config import RunSpec
-from trainer_small.model import Model
-from trainer_small.muon import Muon, orthogonalize
-from trainer_small.optimizer import make_optimizer, muon_rows, set_learning_rate
-from trainer_small.parametrization import initialize
-from trainer_small.run import run_one
+from trainer_small.model.model import Model
+from trainer_small.runs.run import run_one
+from trainer_small.steps.muon import Muon, orthogonalize
+from trainer_small.steps.optimizer import make_optimizer, muon_rows, set_learning_rate
+from trainer_small.steps.parametrization import initialize
 from trainer_small.training_config import TrainingConfig
 
 MakeArchitecture = Callable[..., Architecture]

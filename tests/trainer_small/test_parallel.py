@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 import torch
 
-from trainer_small.checkpoint import load_checkpoint
 from trainer_small.result import Result, read_result
-from trainer_small.run import run_one
+from trainer_small.runs.checkpoint import load_checkpoint
+from trainer_small.runs.run import run_one
 
 RunFolder = Callable[..., Path]
 

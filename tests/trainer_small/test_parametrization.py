@@ -7,10 +7,10 @@ import torch
 
 from trainer_small.architecture import Architecture
 from trainer_small.config import TrainingConfig
-from trainer_small.loss import linear_cross_entropy
-from trainer_small.model import Model
-from trainer_small.optimizer import make_optimizer, set_learning_rate
-from trainer_small.parametrization import initialize, scales
+from trainer_small.model.model import Model
+from trainer_small.steps.loss import linear_cross_entropy
+from trainer_small.steps.optimizer import make_optimizer, set_learning_rate
+from trainer_small.steps.parametrization import initialize, scales
 
 MakeArchitecture = Callable[..., Architecture]
 

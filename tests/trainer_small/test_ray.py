@@ -8,8 +8,8 @@ import pytest
 
 from trainer_small.engines.choice import EngineChoice
 from trainer_small.engines.engine import Resources
-from trainer_small.sweep_run import SweepProgress, run_sweep
-from trainer_small.sweep_status import sweep_table
+from trainer_small.engines.sweep_run import SweepProgress, run_sweep
+from trainer_small.sweeps.sweep_status import sweep_table
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 

@@ -13,13 +13,13 @@ import pytest
 import torch
 
 from fits.errors import UserError
-from trainer_small.cautions import fresh_tokens
-from trainer_small.checkpoint_files import checkpoints
-from trainer_small.gemm import gemm_flops_per_second
-from trainer_small.metrics import append_metrics, read_metrics
+from trainer_small.model.gemm import gemm_flops_per_second
 from trainer_small.result import read_result
-from trainer_small.run import run_one
-from trainer_small.run_loop import RunProgress
+from trainer_small.runs.cautions import fresh_tokens
+from trainer_small.runs.checkpoint_files import checkpoints
+from trainer_small.runs.metrics import append_metrics, read_metrics
+from trainer_small.runs.run import run_one
+from trainer_small.runs.run_loop import RunProgress
 
 RunFolder = Callable[..., Path]
 SameRun = Callable[[Path, Path], None]
@@ -101,7 +101,7 @@ def test_trackio_gets_the_run(run_folder: RunFolder, tmp_path: Path) -> None:
     pytest.importorskip("trackio")
     folder = run_folder(log_to=["trackio"])
     code = (
-        f"import torch; torch.set_num_threads(1); from trainer_small.run import run_one; run_one({str(folder)!r}); "
+        f"import torch; torch.set_num_threads(1); from trainer_small import run_one; run_one({str(folder)!r}); "
         f"from trackio.sqlite_storage import SQLiteStorage as S; logs = S.get_logs({folder.parent.name!r}, 'run'); "
         "print(len([line for line in logs if 'loss' in line]), max(line['step'] for line in logs))"
     )
@@ -178,7 +178,7 @@ def test_compiled_with_two_threads_a_stopped_run_ends_with_the_same_bits(
 ) -> None:
     whole, parts = run_folder("whole", compile=True), run_folder("parts", compile=True)
     code = (
-        "import sys, torch; torch.set_num_threads(2); from trainer_small.run import run_one; "
+        "import sys, torch; torch.set_num_threads(2); from trainer_small.runs.run import run_one; "
         "count = iter(range(100)); run_one(sys.argv[1], stop=lambda: next(count) == int(sys.argv[2]))"
     )
     for folder, stop in ((whole, -1), (parts, 12), (parts, -1)):

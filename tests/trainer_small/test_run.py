@@ -14,12 +14,12 @@ import pytest
 import torch
 
 from fits.errors import UserError
-from trainer_small.checkpoint import load_checkpoint, save_checkpoint
-from trainer_small.lock import locked
-from trainer_small.metrics import read_metrics
 from trainer_small.result import Result, read_result
-from trainer_small.run import RunBusy, run_one
-from trainer_small.training import find_spikes
+from trainer_small.runs.checkpoint import load_checkpoint, save_checkpoint
+from trainer_small.runs.lock import locked
+from trainer_small.runs.metrics import read_metrics
+from trainer_small.runs.run import RunBusy, run_one
+from trainer_small.steps.training import find_spikes
 
 RunFolder = Callable[..., Path]
 SameRun = Callable[[Path, Path], None]
@@ -86,7 +86,7 @@ def test_killed_at_any_moment_a_run_ends_with_the_same_bits(run_folder: RunFolde
     quiet = run_folder("quiet", training=training, checkpoint_seconds=0.05)
     stormy = run_folder("stormy", training=training, checkpoint_seconds=0.05)
     run_one(quiet)
-    code = f"import torch; torch.set_num_threads(1); from trainer_small.run import run_one; run_one({str(stormy)!r})"
+    code = f"import torch; torch.set_num_threads(1); from trainer_small import run_one; run_one({str(stormy)!r})"
     kills = 0
     for delay in (0.0, 0.2):
         process = subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"OMP_NUM_THREADS": "1"})

@@ -14,8 +14,8 @@ from tests.trainer_small.slurm_cluster import SlurmCluster, skip_without_slurm
 from trainer_small.engines.choice import EngineChoice
 from trainer_small.engines.engine import Resources
 from trainer_small.engines.slurm import array_limit, queued_jobs
-from trainer_small.sweep_run import run_sweep, write_sbatch_script
-from trainer_small.sweep_status import sweep_status, sweep_table
+from trainer_small.engines.sweep_run import run_sweep, write_sbatch_script
+from trainer_small.sweeps.sweep_status import sweep_status, sweep_table
 
 pytestmark = [pytest.mark.slow, pytest.mark.cluster]
 MakeSweep = Callable[..., Path]
@@ -50,7 +50,7 @@ def test_an_array_is_preempted_and_its_launcher_killed_and_the_table_is_that_of_
     assert array_limit() == 4  # fewer than the runs: the array is cut
     code = (
         "from trainer_small.engines.choice import EngineChoice; from trainer_small.engines.engine import Resources;"
-        "from trainer_small.sweep_run import run_sweep;"
+        "from trainer_small.engines.sweep_run import run_sweep;"
         f"run_sweep({str(file)!r}, {str(out)!r}, engine=EngineChoice(name='slurm', resources=Resources(gpus=0)))"
     )
     launcher = subprocess.Popen([sys.executable, "-c", code])

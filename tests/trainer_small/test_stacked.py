@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from fits.errors import UserError
-from trainer_small.checkpoint import load_checkpoint
 from trainer_small.config import RunConfig
 from trainer_small.result import Result
-from trainer_small.run import run_one
-from trainer_small.run_loop import RunLoop
-from trainer_small.stacked import Stack, run_stack
+from trainer_small.runs.checkpoint import load_checkpoint
+from trainer_small.runs.run import run_one
+from trainer_small.runs.run_loop import RunLoop
+from trainer_small.runs.stacked import Stack, run_stack
 
 MakeFolder = Callable[..., Path]
 

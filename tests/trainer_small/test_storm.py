@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from trainer_small.sweep_run import run_sweep
-from trainer_small.sweep_status import sweep_table
+from trainer_small.engines.sweep_run import run_sweep
+from trainer_small.sweeps.sweep_status import sweep_table
 
 _RUNS, _RUNS_A_KILL, _FEWEST_KILLS = 200, 3, 50
 
@@ -50,7 +50,7 @@ def test_a_storm_of_kills_changes_nothing(sweep_file: Callable[..., Path], tmp_p
     launch = [
         sys.executable,
         "-c",
-        f"from trainer_small.sweep_run import run_sweep; run_sweep({str(file)!r}, {str(stormy)!r}, workers=2)",
+        f"from trainer_small.engines.sweep_run import run_sweep; run_sweep({str(file)!r}, {str(stormy)!r}, workers=2)",
     ]
     randomness, kills, next_kill = random.Random(0), 0, 1
     launcher = subprocess.Popen(launch, start_new_session=True)

@@ -15,12 +15,12 @@ import pytest
 from fits.errors import UserError
 from fits.runs import COLUMNS, read_runs, usable_runs, write_runs
 from trainer_small.config import RunConfig
-from trainer_small.lock import locked
+from trainer_small.engines.sweep_run import SweepProgress, lay_out, run_sweep
 from trainer_small.result import read_result
-from trainer_small.run import run_one
-from trainer_small.sweep import Sweep
-from trainer_small.sweep_run import SweepProgress, lay_out, run_sweep
-from trainer_small.sweep_status import sweep_status, sweep_table
+from trainer_small.runs.lock import locked
+from trainer_small.runs.run import run_one
+from trainer_small.sweeps.sweep import Sweep
+from trainer_small.sweeps.sweep_status import sweep_status, sweep_table
 
 MakeSweep = Callable[..., Path]
 
@@ -97,7 +97,7 @@ def test_ctrl_c_stops_in_good_order_and_the_same_command_carries_on(sweep_file: 
     command = [
         sys.executable,
         "-c",
-        f"from trainer_small.sweep_run import run_sweep; import sys;"
+        f"from trainer_small.engines.sweep_run import run_sweep; import sys;"
         f"sys.exit(7 * run_sweep({str(file)!r}, {str(out)!r}, workers=1).interrupted)",
     ]
     process = subprocess.Popen(command, start_new_session=True)

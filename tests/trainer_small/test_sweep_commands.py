@@ -16,8 +16,8 @@ from fits.runs import read_runs, write_runs
 from scaling.cli import Commands
 from scaling.commands import sweep as sweep_commands
 from trainer_small.config import RunSpec
-from trainer_small.sweep import Sweep
-from trainer_small.sweep_status import planned_row
+from trainer_small.sweeps.sweep import Sweep
+from trainer_small.sweeps.sweep_status import planned_row
 
 app = typer.Typer(cls=Commands)
 sweep_commands.register(app)

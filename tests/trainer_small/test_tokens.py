@@ -13,14 +13,14 @@ from tokenizers import Tokenizer
 
 from fits.coefficients import published
 from fits.errors import UserError
-from trainer_small import token_shards
-from trainer_small.cautions import fresh_tokens
 from trainer_small.config import DataConfig, RunConfig, TokenSource
-from trainer_small.mixture import Interleaving
-from trainer_small.run import run_one
-from trainer_small.token_reader import TokenReader
-from trainer_small.tokens import prepare_tokens, read_manifest
-from trainer_small.validation_tokens import ValidationTokens
+from trainer_small.data import token_shards
+from trainer_small.data.mixture import Interleaving
+from trainer_small.data.token_reader import TokenReader
+from trainer_small.data.tokens import prepare_tokens, read_manifest
+from trainer_small.data.validation_tokens import ValidationTokens
+from trainer_small.runs.cautions import fresh_tokens
+from trainer_small.runs.run import run_one
 
 
 def _texts(corpus: Path, split: str) -> list[str]:
@@ -35,7 +35,7 @@ def _stored(folder: Path, split: str = "train") -> np.ndarray:
 
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("trainer_small.tokens._SHARD_BYTES", 20_000)
+    monkeypatch.setattr("trainer_small.data.tokens._SHARD_BYTES", 20_000)
 
 
 def test_counts_are_those_of_the_text(corpus: Path, tokens: Path) -> None:

@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 
 from fits.errors import UserError
-from trainer_small.checkpoint_files import checkpoints
-from trainer_small.metrics import read_metrics
 from trainer_small.result import read_result
-from trainer_small.run import run_one
-from trainer_small.sweep_status import sweep_table
-from trainer_small.trunk import TrunkNotReady
+from trainer_small.runs.checkpoint_files import checkpoints
+from trainer_small.runs.metrics import read_metrics
+from trainer_small.runs.run import run_one
+from trainer_small.runs.trunk import TrunkNotReady
+from trainer_small.sweeps.sweep_status import sweep_table
 
 RunFolder = Callable[..., Path]
 SameRun = Callable[[Path, Path], None]

@@ -3,7 +3,7 @@ import pytest
 
 from fits.errors import UserError
 from trainer_small.architecture import Architecture
-from trainer_small.loss import chunk_entries
+from trainer_small.steps.loss import chunk_entries
 from vocab_study.choice import choose_vocabulary
 from vocab_study.costs import FUSED_ENTRIES, cost_at, kv_bytes_per_token
 from vocab_study.exact import best_size, text_curve

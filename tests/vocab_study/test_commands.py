@@ -10,7 +10,7 @@ from typer.testing import CliRunner, Result
 
 from scaling.cli import Commands
 from scaling.commands import corpus, vocab
-from trainer_small.sweep import Sweep
+from trainer_small.sweeps.sweep import Sweep
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from trainer_small.documents import read_documents
+from trainer_small.data.documents import read_documents
 from vocab_study.compression import RARE_BELOW, count_tokens, curve, unmerge
 from vocab_study.merge_tree import cut, take_apart
 from vocab_study.tokenizer import train_tokenizer

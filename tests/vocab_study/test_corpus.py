@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fits.errors import UserError
-from trainer_small.documents import Document, read_documents
+from trainer_small.data.documents import Document, read_documents
 from vocab_study.corpus import build_corpus, load_manifest
 from vocab_study.splits import SplitWriter
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 
 from fits.errors import UserError
-from trainer_small.documents import read_documents
+from trainer_small.data.documents import read_documents
 from vocab_study.byte_characters import byte_of
 from vocab_study.compression import count_tokens, curve
 from vocab_study.make_study import study_vocabulary

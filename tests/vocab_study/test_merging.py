@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
-from trainer_small.documents import read_documents
+from trainer_small.data.documents import read_documents
 from vocab_study import merging, pretokens, training
 from vocab_study.byte_characters import byte_characters
 from vocab_study.compression import count_tokens

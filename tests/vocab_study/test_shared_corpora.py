@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from trainer_small.documents import read_documents
+from trainer_small.data.documents import read_documents
 from vocab_study.compression import count_tokens, unmerge
 from vocab_study.corpus import build_corpus
 from vocab_study.make_study import study_vocabulary

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fits.errors import UserError
-from trainer_small.documents import read_documents
+from trainer_small.data.documents import read_documents
 from vocab_study.make_study import study_vocabulary
 from vocab_study.study import Study
 from vocab_study.tokenizer import load

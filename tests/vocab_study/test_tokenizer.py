@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from fits.errors import UserError
-from trainer_small.documents import read_documents
+from trainer_small.data.documents import read_documents
 from vocab_study.merge_tree import cut
 from vocab_study.tokenizer import END_OF_TEXT, load, save, train_tokenizer
 

@@ -10,7 +10,7 @@ from trainer_small.architecture import Architecture
 from trainer_small.config import EvaluationConfig, RunSpec, TrainingConfig, Trunk
 from trainer_small.designs.blocks import Block, Design, find_design
 from trainer_small.ladder import Experts, Family, usual_depth
-from trainer_small.sweep import Sweep
+from trainer_small.sweeps.sweep import Sweep
 
 BASE_EXPERTS = Experts(num_experts=8, experts_per_token=2, num_shared_experts=1, granularity=2)
 """The routing that small sweeps change one thing from."""

@@ -14,8 +14,8 @@ from fits.runs import column_values, usable_runs
 from trainer_small.config import RunSpec, TrainingConfig
 from trainer_small.designs.blocks import Design, find_design
 from trainer_small.designs.design import candidate_runs
-from trainer_small.sweep import Sweep
-from trainer_small.sweep_status import planned_row
+from trainer_small.sweeps.sweep import Sweep
+from trainer_small.sweeps.sweep_status import planned_row
 
 _DOUBLINGS = 24
 _FAR = 100.0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fits.errors import UserError
 from trainer_small.engines.engine import Resources
-from trainer_small.machine import default_workers
+from trainer_small.machine.machine import default_workers
 
 
 def visible_gpus() -> list[str]:

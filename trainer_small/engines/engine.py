@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Protocol, Self
 
 from fits.errors import UserError
-from trainer_small.checkpoint_files import checkpoints, kept_checkpoints, step_of
 from trainer_small.config import RunConfig, RunSpec
-from trainer_small.lock import is_locked
 from trainer_small.result import is_final, read_result, write_failure
+from trainer_small.runs.checkpoint_files import checkpoints, kept_checkpoints, step_of
+from trainer_small.runs.lock import is_locked
 
 MOST_DEATHS = 3
 """A run that loses its process this often without getting any further is failed: it would go on for ever."""

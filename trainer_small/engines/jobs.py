@@ -7,7 +7,7 @@ from typing import Protocol
 from trainer_small.engines.engine import Deaths, Listener, RunEvent, Task
 from trainer_small.engines.stopping import Stopping
 from trainer_small.result import read_result
-from trainer_small.sweep_status import run_status
+from trainer_small.sweeps.sweep_status import run_status
 
 
 class Cluster(Protocol):

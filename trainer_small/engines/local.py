@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from fits.errors import UserError
-from trainer_small.attempts import Attempt, add_attempt, fitted_to_memory, smaller_micro_batch
 from trainer_small.config import RunConfig
 from trainer_small.engines.devices import oom_kills
 from trainer_small.engines.engine import Deaths, Listener, Resources, RunEvent, Task
 from trainer_small.engines.stopping import Stopping
-from trainer_small.lock import is_locked
-from trainer_small.memory import LARGE_PAGES
+from trainer_small.machine.memory import LARGE_PAGES
 from trainer_small.result import is_final
+from trainer_small.runs.attempts import Attempt, add_attempt, fitted_to_memory, smaller_micro_batch
+from trainer_small.runs.lock import is_locked
 
 _POLL_SECONDS = 0.5
 _FAREWELL_SECONDS = 120.0

@@ -92,7 +92,7 @@ def _train_one(directory: str, resources: Resources) -> None:
         return
     from contextlib import suppress
 
-    from trainer_small.run_process import run_in_process
+    from trainer_small.engines.run_process import run_in_process
 
     with suppress(UserError):  # it stands in the run's folder
         run_in_process(directory, threads=resources.threads, wait=True)

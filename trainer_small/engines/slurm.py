@@ -14,7 +14,7 @@ from fits.errors import UserError
 from trainer_small.engines.command import run_command
 from trainer_small.engines.engine import Listener, Resources, Task
 from trainer_small.engines.jobs import train_by_jobs
-from trainer_small.metrics import append_metrics, read_metrics
+from trainer_small.runs.metrics import append_metrics, read_metrics
 
 WARNING_SECONDS = 120
 """How long before the end of its time Slurm warns a job: enough to write a checkpoint."""

@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from fits.errors import UserError
-from trainer_small.attempts import read_attempts
 from trainer_small.engines.command import run_command
 from trainer_small.engines.engine import Resources
 from trainer_small.engines.stopping import SIGNALS
 from trainer_small.result import read_result
+from trainer_small.runs.attempts import read_attempts
 
 
 def main(resources: Resources) -> None:
@@ -72,9 +72,9 @@ def _here(resources: Resources, tell: Callable[..., None]) -> Train:
     """Runs in this very process."""
     import torch
 
-    from trainer_small.run import RunBusy, run_one
-    from trainer_small.run_loop import RunProgress
-    from trainer_small.trunk import TrunkNotReady
+    from trainer_small.runs.run import RunBusy, run_one
+    from trainer_small.runs.run_loop import RunProgress
+    from trainer_small.runs.trunk import TrunkNotReady
 
     torch.set_num_threads(resources.threads)
 

@@ -1,0 +1,1 @@
+"""From documents to tokens to the batches of a run."""

@@ -1,0 +1,1 @@
+"""What a process gets from the machine it runs on."""

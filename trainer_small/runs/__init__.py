@@ -1,0 +1,1 @@
+"""One run: its loop, checkpoints, records and end."""

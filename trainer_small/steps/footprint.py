@@ -1,0 +1,125 @@
+"""What a run will take before it runs: its peak memory, predicted by one step of tensors without memory.
+
+The step is the run's own code on fake tensors, which have shapes and no data, so the prediction cannot fall behind the
+model. What a process holds besides its tensors was measured (``benchmarks/memory_prediction.py``).
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from trainer_small.config import RunSpec
+from trainer_small.machine.live_bytes import LiveBytes
+from trainer_small.machine.machine import available_memory_bytes
+from trainer_small.machine.memory import give_back_at_once
+from trainer_small.machine.run_memory import PROCESS_BYTES, process_bytes, run_memory_bytes
+from trainer_small.model.model import Model
+from trainer_small.steps.loss import chunk_entries
+from trainer_small.steps.objective import training_loss
+from trainer_small.steps.optimizer import make_optimizer
+
+_COMPILER_BYTES = 400 * 2**20
+"""What ``torch.compile`` adds to a process."""
+_CUDA_BYTES = 600 * 2**20
+"""CUDA's context, kernels and workspaces on the device: a guess until a GPU is at hand."""
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Memory of one run, bytes: of the process on a CPU, of the device on CUDA."""
+
+    weights: int
+    """In float32."""
+    optimizer: int
+    """Its moments."""
+    tensors: int
+    """Most that all tensors take at one time during a step; weights, gradients and moments in."""
+    total: int
+    """With what a process has besides its tensors: the number to compare with free memory."""
+
+
+def footprint(run: RunSpec, *, cuda: bool = False) -> Footprint:
+    """Predict a run's peak memory, without taking any; the first call for a shape takes about a second.
+
+    On a CPU it is the peak where freed memory is given back at once (``require_memory``); a run that has room takes
+    1.3 to 2 times as much for its tensors.
+
+    Args:
+        run: what is to be trained.
+        cuda: on a GPU, where the tensors alone are counted exactly and the rest has not been compared with one yet.
+    """
+    shape = {"run_id", "architecture", "training", "dtype", "activation_checkpointing"}
+    content = run.model_copy(update={"run_id": "any"}).model_dump_json(include=shape)
+    weights, optimizer, tensors = _step(content, cuda)
+    besides = _CUDA_BYTES if cuda else process_bytes(run) + (_COMPILER_BYTES if run.compile else 0)
+    return Footprint(weights, optimizer, tensors, tensors + besides)
+
+
+class DoesNotFit(MemoryError):
+    """A run needs more memory than is free: the computed number against the free one."""
+
+
+def require_memory(run: RunSpec, device: torch.device) -> None:
+    """Refuse a run that cannot fit into the free memory, before anything is spent on it.
+
+    A run that takes less than half of it by the quick formula is let through without the exact count. On a CPU a
+    larger one is made to take no more than its tensors do, at the cost of speed (``memory.give_back_at_once``).
+
+    Raises:
+        DoesNotFit: with the predicted and the free bytes.
+    """
+    cuda = device.type == "cuda"
+    free = torch.cuda.mem_get_info(device)[0] if cuda else available_memory_bytes()
+    if 2 * run_memory_bytes(run) < free:
+        return
+    need = footprint(run, cuda=cuda)
+    if not cuda:
+        give_back_at_once()
+    held = 0 if cuda else PROCESS_BYTES  # this process is up already
+    if need.total - held > free:
+        gib = 2**30
+        raise DoesNotFit(
+            f"run {run.run_id} needs {need.total / gib:.1f} GiB of memory ({need.weights / gib:.1f} for weights, "
+            f"{need.optimizer / gib:.1f} for the optimizer's moments, {need.tensors / gib:.1f} for all tensors of a "
+            f"step) and {(free + held) / gib:.1f} GiB are free on {'the GPU' if cuda else 'this machine'}"
+        )
+
+
+@lru_cache(maxsize=4096)
+def _step(content: str, cuda: bool) -> tuple[int, int, int]:
+    """Bytes of weights, of moments, and of all tensors at their most."""
+    run = RunSpec.model_validate_json(content)
+    training = run.training
+    with FakeTensorMode(), LiveBytes() as live:
+        model = Model(run.architecture, compute_dtype=getattr(torch, run.dtype))
+        for router in model.routers():
+            router.auxiliary_loss_weight = training.balancing_rate if training.balancing == "auxiliary_loss" else 0.0
+            router.sequence_loss_weight = training.sequence_balance_loss
+            router.z_loss_weight = training.router_z_loss
+        model.document_separator = None if training.cross_document_attention else 0
+        model.activation_checkpointing = run.activation_checkpointing
+        weights = live.now
+        optimizer = make_optimizer(model, training)
+        for parameter in model.parameters():
+            parameter.grad = torch.empty_like(parameter)
+        optimizer.step()  # makes the moments
+        optimizer.zero_grad()
+        moments = live.now - weights
+        live.most = live.now
+        micro = training.micro_batch_tokens or training.batch_tokens
+        # A second part of a batch meets the first one's gradients; more parts change nothing.
+        if cuda:  # fake tensors are a CPU's: take the fused attention that a GPU would
+            model._positions_of(torch.zeros((1, training.sequence_length), dtype=torch.int64)).explicit = False
+        for _ in range(min(2, training.batch_tokens // micro)):
+            shape = micro // training.sequence_length, training.sequence_length + 1
+            _, objective = training_loss(model, torch.zeros(shape, dtype=torch.int64), training.multi_token_weight)
+            objective.backward()
+            del objective
+        optimizer.step()
+    if cuda:  # there the loss holds more logits at a time: twice in float32, once in bfloat16
+        vocab_size = run.architecture.vocab_size
+        more = min(chunk_entries(vocab_size, "cuda"), micro * vocab_size)
+        live.most += 10 * max(0, more - chunk_entries(vocab_size, "cpu"))
+    return weights, moments, live.most

@@ -1,0 +1,120 @@
+"""Cross-entropy through the head, in chunks: no full table of logits, gradients made in the forward pass."""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from trainer_small.machine.run_memory import FEWEST_ROWS, LOGITS_HELD
+
+_CPU_ENTRIES = LOGITS_HELD
+_CUDA_ENTRIES = 2**25
+_FEWEST_ROWS = FEWEST_ROWS
+"""Each chunk reads and writes the head's whole gradient: with fewer rows that costs more than the products."""
+
+
+def linear_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, *, compiled: bool = False) -> Tensor:
+    """Mean cross-entropy in nats.
+
+    Args:
+        hidden: ``[n, hidden_size]``; head: ``[vocab_size, hidden_size]``; targets: ``[n]`` token ids. A stack of
+            models has one more axis before all three.
+        compiled: have what happens to a chunk's logits compiled.
+
+    Returns:
+        A scalar (a stack: one a model) in at least float32; softmax and sums are in that type for bfloat16 too.
+    """
+    if hidden.dim() == 3 and hidden.is_cpu:  # model by model: each one's logits stay in the cache
+        parts = zip(hidden, head, targets, strict=True)
+        return torch.stack([_LinearCrossEntropy.apply(*part, compiled) for part in parts])  # type: ignore[misc]
+    return _LinearCrossEntropy.apply(hidden, head, targets, compiled)
+
+
+@torch.no_grad()
+def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy of every token, nats, ``[n]``."""
+    weight = head.to(hidden.dtype)
+    chunks = _chunks(len(hidden), len(head), hidden.device)
+    return torch.cat([_losses(hidden[rows] @ weight.T, targets[rows])[0] for rows in chunks])
+
+
+def chunk_entries(vocab_size: int, device_type: str) -> int:
+    """Logits that are held at a time."""
+    return _CUDA_ENTRIES if device_type == "cuda" else max(_FEWEST_ROWS * vocab_size, _CPU_ENTRIES)
+
+
+def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
+    """Rows in parts of nearly one size: a compiled chunk is compiled again for another."""
+    most = max(1, chunk_entries(vocab_size, device.type) // vocab_size)
+    size = -(-rows // -(-rows // most)) if rows else 1
+    return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
+
+
+def _losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Losses ``[..., rows]`` and probabilities ``[..., rows, vocab_size]``, these in place of wide logits."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    picked = logits.gather(-1, targets.unsqueeze(-1))
+    largest, at = logits.max(-1, keepdim=True)
+    probabilities = torch.softmax(logits, -1, out=logits)
+    # log Z = largest logit - log of its probability: one exponential a logit instead of two.
+    return (largest - probabilities.gather(-1, at).log() - picked).squeeze(-1), probabilities
+
+
+def _eager_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the losses, and its gradient at the logits in their type."""
+    losses, gradient = _losses(logits, targets)
+    index = targets.unsqueeze(-1)
+    gradient.scatter_(-1, index, gradient.gather(-1, index) - 1)
+    return losses.sum(-1), gradient.to(logits.dtype)
+
+
+def _fusible_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """``_eager_chunk`` in a form that a compiler makes two passes of."""
+    wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    normalizer = wide.logsumexp(-1, keepdim=True)
+    picked = wide.gather(-1, targets.unsqueeze(-1))
+    hit = torch.arange(logits.shape[-1], device=logits.device) == targets.unsqueeze(-1)
+    gradient = (wide - normalizer).exp() - hit.to(wide.dtype)
+    return (normalizer - picked).sum((-2, -1)), gradient.to(logits.dtype)
+
+
+@cache
+def _compiled_chunk() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+    return torch.compile(_fusible_chunk, dynamic=False, fullgraph=True)
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, compiled: bool) -> Tensor:
+        chunk = _compiled_chunk() if compiled else _eager_chunk
+        weight = head.to(hidden.dtype)
+        grad_hidden = torch.empty_like(hidden)
+        grad_head = torch.zeros_like(head)
+        total = hidden.new_zeros(hidden.shape[:-2], dtype=torch.promote_types(hidden.dtype, torch.float32))
+        accumulate = grad_head.addmm_ if head.dim() == 2 else grad_head.baddbmm_
+        chunks = _chunks(hidden.shape[-2], head.shape[-2], hidden.device)
+        held = hidden.new_empty(*hidden.shape[:-2], chunks[0].stop if chunks else 0, head.shape[-2])
+        for rows in chunks:
+            part = hidden[..., rows, :]
+            logits = torch.matmul(part, weight.mT, out=held[..., : rows.stop - rows.start, :])
+            loss, grad = chunk(logits, targets[..., rows])
+            total += loss
+            torch.matmul(grad, weight, out=grad_hidden[..., rows, :])
+            if grad_head.dtype == grad.dtype:
+                accumulate(grad.mT, part)
+            else:
+                grad_head += grad.mT @ part
+        ctx.save_for_backward(grad_hidden, grad_head)
+        ctx.count = hidden.shape[-2]
+        return total / ctx.count
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        # In place: a second backward is refused by the saved tensors' version.
+        grad_hidden, grad_head = ctx.saved_tensors
+        scale = (grad / ctx.count)[..., None, None]
+        return grad_hidden.mul_(scale), grad_head.mul_(scale), None, None

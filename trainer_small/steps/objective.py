@@ -1,0 +1,36 @@
+"""What a training step minimises: the next token's loss, and what is added to it."""
+
+from torch import Tensor
+
+from trainer_small.model.model import Model
+from trainer_small.steps.compiled import is_compiled
+from trainer_small.steps.loss import linear_cross_entropy
+
+
+def training_loss(model: Model, windows: Tensor, multi_token_weight: float = 0.0) -> tuple[Tensor, Tensor]:
+    """The loss of ``windows [batch, length + 1]`` and the objective, both scalars.
+
+    A stack of models (``stacked``) takes ``[models, batch, length + 1]`` and gives ``[models]`` of both.
+
+    Args:
+        multi_token_weight: weight of the mean loss of the multi-token-prediction modules.
+
+    Returns:
+        The mean cross-entropy of the next tokens, nats: what is recorded. And what the backward pass starts from: the
+        same with the routers' losses and those of further tokens added.
+    """
+    hidden, router_loss = model(windows[..., :-1])
+    compiled = is_compiled(model)
+    loss = linear_cross_entropy(hidden, model.head, windows[..., 1:].flatten(-2), compiled=compiled)
+    objective = loss if router_loss is None else loss + router_loss
+    modules = len(model.multi_token)
+    batch, length = len(windows), windows.shape[1] - 1
+    for depth in range(1, modules + 1):
+        # Place i has the token i + depth before it and predicts i + depth + 1: the last places have none.
+        hidden = hidden.view(batch, -1, hidden.shape[-1])[:, : length - depth].flatten(0, 1)
+        hidden, router_loss = model.look_further(hidden, windows[:, depth:length], depth)
+        further = linear_cross_entropy(hidden, model.head, windows[:, depth + 1 :].reshape(-1), compiled=compiled)
+        objective = objective + multi_token_weight / modules * further
+        if router_loss is not None:
+            objective = objective + router_loss
+    return loss, objective

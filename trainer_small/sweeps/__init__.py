@@ -1,0 +1,1 @@
+"""A list of runs: its cost, its state, its table."""
