@@ -18,7 +18,8 @@ from vocab_study.corpus import build_corpus
 
 BATCH, STEPS = 2048, 300
 SEEDS = (0, 1, 2)
-HORIZONS = (150, 300, 600, 1200)
+HORIZONS = (600, 1200, 2400, 4800)
+GRID_WIDTHS = (32, 64, 96)
 BEST = -7.0
 """log2 of the rate at which the stages that vary something else are trained."""
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -122,15 +123,15 @@ def _experts(hidden: int, variants: Iterable[str], seeds: tuple[int, ...]) -> It
 
 def _grid() -> Iterator[RunSpec]:
     """Three sizes at four horizons; the smallest with three seeds, for the noise."""
-    for hidden in (32, 48, 64):
+    for hidden in GRID_WIDTHS:
         yield from _horizons(hidden=hidden)
     for seed in SEEDS[1:]:
-        yield from _horizons(hidden=32, seed=seed)
+        yield from _horizons(hidden=GRID_WIDTHS[0], seed=seed)
 
 
 def _horizon() -> Iterator[RunSpec]:
     for rate in (-8, -6):
-        yield from _horizons(hidden=32, rate=rate)
+        yield from _horizons(hidden=GRID_WIDTHS[0], rate=rate)
 
 
 def _horizons(**keys: Any) -> Iterator[RunSpec]:

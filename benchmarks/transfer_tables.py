@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from transfer_runs import BEST, HORIZONS, SEEDS, STEPS, VARIANTS
+from transfer_runs import BEST, GRID_WIDTHS, HORIZONS, SEEDS, STEPS, VARIANTS
 
 from fits.fitting import fit
 from trainer_small.config import RunConfig
@@ -123,13 +123,15 @@ def depth(table: pd.DataFrame) -> str:
 
 
 def horizon(table: pd.DataFrame) -> str:
-    base = _base(table, hidden_size=32, num_layers=4, num_experts=8, pieces=1, seed=0, parametrization="mup")
+    base = _base(
+        table, hidden_size=GRID_WIDTHS[0], num_layers=4, num_experts=8, pieces=1, seed=0, parametrization="mup"
+    )
     return _by_rate(base[base["steps"].isin(HORIZONS)], "steps", "steps")
 
 
 def grid(table: pd.DataFrame) -> str:
     base = _base(table, num_layers=4, num_experts=8, pieces=1, rate=BEST, parametrization="mup")
-    base = base[base["steps"].isin(HORIZONS) & base["hidden_size"].isin((32, 48, 64))]
+    base = base[base["steps"].isin(HORIZONS) & base["hidden_size"].isin(GRID_WIDTHS)]
     first = base[base["seed"] == 0]
     if len(first) < 12:
         return ""
@@ -142,11 +144,11 @@ def grid(table: pd.DataFrame) -> str:
     law = fit("hoffmann", pd.DataFrame(columns), loss="loss", bootstrap=0)
     predicted = np.asarray(law.predict(N=columns["N"].to_numpy(float), D=columns["D"].to_numpy(float)))
     residual = first["loss"].to_numpy() - predicted
-    noise = base[base["hidden_size"] == 32].groupby("steps")["loss"].std(ddof=1)
+    noise = base[base["hidden_size"] == GRID_WIDTHS[0]].groupby("steps")["loss"].std(ddof=1)
     spread = math.sqrt(float((residual**2).sum()) / (len(first) - 5))
     return (
         f"{text}\n\nResiduals of the fitted law (12 runs, 5 coefficients): {spread:.4f} nats a byte, the largest "
-        f"{np.abs(residual).max():.4f}. Standard deviation over {len(SEEDS)} seeds at width 32: "
+        f"{np.abs(residual).max():.4f}. Standard deviation over {len(SEEDS)} seeds at width {GRID_WIDTHS[0]}: "
         + ", ".join(f"{value:.4f} ({steps} steps)" for steps, value in noise.items())
         + f"; together {math.sqrt(float((noise**2).mean())):.4f}."
     )
