@@ -37,6 +37,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bias rate 0.001": {"balancing_rate": 0.001},
     "softmax gate": {"router_score_function": "softmax"},
 }
+MUON_RATES = (-5, -4, -3, -6, -7)
+"""log2 of the rate of Muon's matrices, around the default of 0.05; the rest keeps its rate."""
 FIRST = ("gates sum to 1", "bias rate 0.001", "output norm", "softmax gate", "embedding rate / 64")
 """Variants whose other seeds come first."""
 
@@ -56,7 +58,7 @@ def spec(
     **changes: Any,
 ) -> RunSpec:
     """One run; ``pieces`` cuts every expert into as many at the same active width; ``rate`` is a power of two."""
-    changes = VARIANTS[variant] | changes
+    changes = VARIANTS.get(variant, {}) | changes
     shape = {key: changes.pop(key) for key in list(changes) if key in Architecture.model_fields}
     architecture = {
         "vocab_size": 264,
@@ -99,6 +101,7 @@ def stages() -> dict[str, list[RunSpec]]:
         "wide seeds": list(_experts(128, ("rule",), SEEDS)),
         "variant seeds": list(_experts(64, FIRST, SEEDS)),
         "granularity": list(_granularity()),
+        "muon": list(_muon()),
         "standard": list(_standard(64, (-9, -8, -10))),
         "wide variants": list(_experts(128, (*FIRST, "expert rate / 2"), SEEDS[:1])),
         "horizon": list(_horizon()),
@@ -149,6 +152,13 @@ def _granularity() -> Iterator[RunSpec]:
         for pieces in (2, 4):
             for variant in ("rule", "gates sum to 1"):
                 yield spec(pieces=pieces, variant=variant, seed=seed)
+
+
+def _muon() -> Iterator[RunSpec]:
+    for rate in MUON_RATES:
+        for hidden, experts in ((64, 8), (64, 32), (128, 8)):
+            changes = {"optimizer": "muon", "muon_learning_rate": 2.0**rate}
+            yield spec(hidden=hidden, experts=experts, variant=f"muon 2^{rate}", **changes)
 
 
 def _depth() -> Iterator[RunSpec]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from transfer_runs import BEST, GRID_WIDTHS, HORIZONS, SEEDS, STEPS, VARIANTS
+from transfer_runs import BEST, GRID_WIDTHS, HORIZONS, MUON_RATES, SEEDS, STEPS, VARIANTS
 
 from fits.fitting import fit
 from trainer_small.config import RunConfig
@@ -51,6 +51,7 @@ def markdown(table: pd.DataFrame) -> str:
         ("What helps, and whether more experts help", variants(table)),
         ("More experts at each width", widths(table)),
         ("Granularity at the same active width and activation ratio", granularity(table)),
+        ("Muon", muon(table)),
         ("Depth", depth(table)),
         ("Token horizon", horizon(table)),
         ("A law on three sizes and four horizons", grid(table)),
@@ -115,6 +116,25 @@ def granularity(table: pd.DataFrame) -> str:
             difference = "" if pieces == 1 else _mean(both[pieces] - both[1], signed=True)
             rows.append([variant, 2 * pieces, 8 * pieces, _mean(losses[pieces].dropna()), difference, len(both)])
     return _lines(["gates", "granularity", "experts", "loss", "less granularity 2", "seeds"], rows)
+
+
+def muon(table: pd.DataFrame) -> str:
+    names = [f"muon 2^{rate}" for rate in sorted(MUON_RATES)]
+    losses = table[table["seed"] == 0].pivot_table(
+        index=["hidden_size", "num_experts"], columns="variant", values="loss"
+    )
+    losses = losses.reindex(columns=names).dropna()
+    adamw = _base(table, rate=BEST, steps=STEPS, num_layers=4, pieces=1, seed=0, parametrization="mup")
+    rows = [
+        [
+            *shape,
+            *(_bold(f"{value:.3f}", value == row.min()) for value in row),
+            f"{adamw[(adamw['hidden_size'] == shape[0]) & (adamw['num_experts'] == shape[1])]['loss'].mean():.3f}",
+        ]
+        for shape, row in losses.iterrows()
+    ]
+    columns = ["width", "experts", *(name.removeprefix("muon ") for name in names), "AdamW"]
+    return _lines(columns, rows) if rows else ""
 
 
 def depth(table: pd.DataFrame) -> str:
