@@ -48,12 +48,15 @@ def neighbours(found: Search, level: float, *, each_side: int = 2) -> Iterator[N
 def _of_number(
     found: Search, name: str, rows: np.ndarray, words: str, level: float, each_side: int
 ) -> Iterator[Neighbour]:
-    values = np.round(found.column(name)[rows], 2)
-    own = np.round(found.column(name)[found.best], 2)
-    tried = _distinct(values, own) if name == "granularity" else np.unique(values)
-    for value in [*tried[tried < own][-each_side:], *tried[tried > own][:each_side]]:
-        near = np.abs(np.log(values / value)) < _SAME_GRANULARITY if name == "granularity" else values == value
-        yield _neighbour(found, rows[near], name, f"{name} {own:g} -> {value:g}{words}", float(value), level)
+    own = found.column(name)[found.best]
+    values, at = found.column(name)[rows], own
+    if name == "granularity":
+        values, at = _as_asked(found, values, own), _as_asked(found, np.array([own]), own)[0]
+    tried = np.unique(values)
+    for value in [*tried[tried < at][-each_side:], *tried[tried > at][:each_side]]:
+        row = _lowest(found, rows[values == value])
+        reached = float(found.column(name)[row])
+        yield _neighbour(found, row, name, f"{name} {_short(own)} -> {_short(reached)}{words}", reached, level)
 
 
 def _routings(found: Search, level: float) -> Iterator[Neighbour]:
@@ -68,7 +71,8 @@ def _routings(found: Search, level: float) -> Iterator[Neighbour]:
         )
         if matches.any() and not matches[found.best]:
             change = f"{each.num_experts} experts, top {each.experts_per_token}, G {each.granularity:g}"
-            yield _neighbour(found, np.flatnonzero(matches), "experts", change, float(each.num_experts), level)
+            row = _lowest(found, np.flatnonzero(matches))
+            yield _neighbour(found, row, "experts", change, float(each.num_experts), level)
 
 
 def _rows(found: Search, others: tuple[str, ...], freely: bool) -> np.ndarray:
@@ -83,18 +87,29 @@ def _rows(found: Search, others: tuple[str, ...], freely: bool) -> np.ndarray:
     return np.flatnonzero(rows)
 
 
-def _distinct(values: np.ndarray, own: float) -> np.ndarray:
-    """Granularities that differ by more than rounding, the plan's own among them."""
-    kept: list[float] = [float(own)]
-    for value in np.unique(values):
-        if all(abs(np.log(value / other)) > _SAME_GRANULARITY for other in kept):
-            kept.append(float(value))
-    return np.sort(kept)
+def _as_asked(found: Search, values: np.ndarray, own: float) -> np.ndarray:
+    """The granularity that was asked for behind each; expert widths are rounded, so it comes out differently at every
+    hidden size. Where widths were asked for, those that differ by more than rounding stand for the others."""
+    asked = np.array(sorted(found.candidates.space.granularity))
+    if not len(asked):
+        kept = [float(own)]
+        for value in np.unique(values):
+            if all(abs(np.log(value / other)) > _SAME_GRANULARITY for other in kept):
+                kept.append(float(value))
+        asked = np.sort(kept)
+    return asked[np.abs(np.log(values[:, None] / asked)).argmin(axis=1)]
 
 
-def _neighbour(found: Search, rows: np.ndarray, name: str, change: str, value: float, level: float) -> Neighbour:
-    """The regret of the best of these rows, with its interval over the draws."""
-    row = int(rows[np.argmin(found.loss[rows])])
+def _lowest(found: Search, rows: np.ndarray) -> int:
+    return int(rows[np.argmin(found.loss[rows])])
+
+
+def _short(value: float) -> str:
+    return f"{round(float(value), 2):g}"
+
+
+def _neighbour(found: Search, row: int, name: str, change: str, value: float, level: float) -> Neighbour:
+    """The regret of a row, with its interval over the draws."""
     low, high = found.regret_interval(found.table.take([row]), float(found.tokens[row]), level)
     regret = finite(found.regret(row)[0])
     return Neighbour(change=change, choice=name, value=value, regret=regret, low=low, high=high)
