@@ -14,6 +14,13 @@ from fits.errors import UserError
 def write_bytes(path: str | Path, data: bytes) -> None:
     """Write a file so that a reader sees the old content or the new, never a part (rename after fsync)."""
     path = Path(path)
+    try:
+        _write_beside(path, data)
+    except OSError as error:  # named after the file that is wanted, not after the one beside it
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def _write_beside(path: Path, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -108,6 +115,8 @@ def read_mapping(path: str | Path) -> dict[str, Any]:
         UserError: the file is missing, malformed, or holds something other than a mapping.
     """
     value = read_json(path) if Path(path).suffix == ".json" else read_yaml(path)
+    if value is None:
+        raise UserError(f"{path} is empty; it must hold a mapping of keys to values.")
     if not isinstance(value, dict):
         raise UserError(f"{path}: the top level is a {type(value).__name__}; it must be a mapping of keys to values.")
     return value

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pandas as pd
 
 from fits.binding import bind_table, check_rows
 from fits.constraints import free_parameters, start_vectors
-from fits.errors import UserError
+from fits.errors import UserError, check_level, nearest
 from fits.judgement import prove, warn
 from fits.law import Domain, Law
 from fits.laws import get_law
@@ -84,10 +84,10 @@ def fit(
         UserError: the table, the binding or the request is at fault, in one sentence.
     """
     law = get_law(law) if isinstance(law, str) else law
-    if not 0 < level < 1:
-        raise UserError(f"level is {level}; it must be between 0 and 1, such as 0.95.")
-    if bootstrap < 0:
-        raise UserError(f"bootstrap is {bootstrap}; it must be 0 or more.")
+    check_level(level)
+    for name, value in {"bootstrap": bootstrap, "seed": seed}.items():
+        if value < 0:
+            raise UserError(f"{name} is {value}; it must be 0 or more.")
     goal = make_objective(objective, delta)
     bound = bind_table(
         law, data, loss=loss, bind=bind, weights=weights, cluster=cluster, duplicates=duplicates, source=source
@@ -163,6 +163,11 @@ def fit(
 
 def _bootstrap_kind(asked: Kind | None, rows: int, free: int, clustered: bool) -> tuple[Kind, str]:
     if asked is not None:
+        known = get_args(Kind)
+        if asked not in known:
+            raise UserError(
+                f"There is no bootstrap '{asked}'{nearest(asked, known)}; choose one of {', '.join(known)}."
+            )
         if asked == "cluster" and not clustered:
             raise UserError("The cluster bootstrap needs a cluster column; name one.")
         return asked, "as asked"

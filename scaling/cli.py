@@ -42,8 +42,15 @@ class Commands(Listing):
         except UserError as error:
             if ctx.params.get("debug"):
                 raise
-            typer.echo(f"error: {error}", err=True)
-            raise typer.Exit(2) from None
+            message = str(error)
+        except OSError as error:
+            if ctx.params.get("debug") or isinstance(error, BrokenPipeError) or error.filename is None:
+                raise
+            message = (
+                f"{error.filename}: {(error.strerror or 'failed').lower()}; check the path, its rights and its disk."
+            )
+        typer.echo(f"error: {message}", err=True)
+        raise typer.Exit(2)
 
 
 app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fits import Fit
-from fits.errors import UserError
+from fits.errors import UserError, check_level
 from scaling.limits import limits_of, ranges_of_law
 from scaling.plan import Cluster, TrainingPlan
 from scaling.pricing import Pricing, Text, pricing_of_fit
@@ -63,19 +63,24 @@ def plan_for(
     Raises:
         UserError: a file is missing or malformed, the law is unknown or cannot answer, or nothing fits.
     """
+    check_level(level)
+    if sequence_length is not None and sequence_length <= 0:
+        raise UserError(f"sequence_length is {sequence_length}; it must be above 0.")
     pricing = _pricing(law)
     sweep = Sweep.load(sweep_file) if sweep_file else None
     study = Study.load(study_directory) if study_directory else None
     space, remarks = _space(pricing, law, sweep, constraints_file)
     changes = {
-        "vocab_size": (vocab_size,) if vocab_size else None,
+        "vocab_size": None if vocab_size is None else (vocab_size,),
         "max_params_total": max_params_total,
         "max_params_active": max_params_active,
         "max_decode_seconds": max_decode_seconds,
         "inference_tokens": inference_tokens,
         "unique_tokens": unique_tokens,
     }
-    space = SearchSpace.parse(dict(space) | {key: value for key, value in changes.items() if value}, "constraints")
+    space = SearchSpace.parse(
+        dict(space) | {key: value for key, value in changes.items() if value is not None}, "constraints"
+    )
     reference = reference_run(sweep) if sweep else None
     length = sequence_length or (reference.training.sequence_length if reference else 4096)
     bytes_per_token = (lambda size: study.bytes_per_token(size, split="train")) if study else None

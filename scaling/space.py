@@ -9,6 +9,11 @@ from fits.schema import Count, Schema
 from trainer_small.ladder import Experts, Family
 from trainer_small.sweeps.sweep import Sweep
 
+_COUNTS = (
+    *("hidden_size", "num_layers", "num_attention_heads", "num_experts", "experts_per_token", "num_shared_experts"),
+    *("expert_ffn_size", "num_dense_layers", "vocab_size"),
+)
+
 
 class SearchSpace(Schema):
     """Choices, each a list, and limits. Every combination of the choices is tried.
@@ -67,6 +72,11 @@ class SearchSpace(Schema):
             raise ValueError("num_experts is left out beside the other routing lists; give a list of what to try")
         if free and min(self.experts_per_token) > max(self.num_experts):
             raise ValueError(f"experts_per_token {min(self.experts_per_token)} is above every num_experts; lower it")
+        for name in _COUNTS:
+            least = 0 if name in ("num_experts", "experts_per_token", "num_shared_experts", "num_dense_layers") else 1
+            for value in getattr(self, name):
+                if value < least:
+                    raise ValueError(f"{name} holds {value}; it must be {least} or more")
         low, high = self.tokens_per_parameter
         if low > high:
             raise ValueError(f"tokens_per_parameter starts at {low:g}, above its end {high:g}; swap them")

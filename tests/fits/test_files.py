@@ -28,7 +28,7 @@ def test_nan_is_not_written_as_json(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(b"{", "not JSON"), (b"\xff\xfe", "byte 0 is not UTF-8"), (b"[1]", "top level is a list")],
+    [(b"{", "not JSON"), (b"\xff\xfe", "byte 0 is not UTF-8"), (b"[1]", "top level is a list"), (b"null", "is empty")],
 )
 def test_malformed_files_are_named(tmp_path, content, words):
     path = tmp_path / "x.json"

@@ -31,6 +31,16 @@ def test_a_user_error_is_one_sentence_and_exit_code_2():
     assert "Traceback" not in result.stderr
 
 
+def test_a_file_that_cannot_be_written_is_named(tmp_path):
+    folder = tmp_path / "plan.yaml"
+    folder.mkdir()
+    result = run("plan", "--law", "published:tian", "--flops", "1e21", "--out", str(folder))
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"error: {folder}: is a directory")
+    assert result.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == [folder]
+
+
 def test_debug_shows_the_traceback():
     result = run("--debug", "count", "no_such_config.json")
     assert result.returncode != 0

@@ -186,6 +186,11 @@ def test_the_spread_of_opinion_holds_the_acceptance_figures(axk1):
         (["--law", "published:hunyuan", "--flops", "1e24"], "no loss, so it cannot price a shape"),
         (["--law", "published:tian", "--flops", "1e24", "--max-params-total", "1000"], "no shape fits"),
         (["--law", "nowhere.json", "--flops", "1e15"], "nowhere.json"),
+        (["--law", "published:tian", "--flops", "1e21", "--level", "2"], "level is 2"),
+        (["--law", "published:tian", "--flops", "1e21", "--vocab-size", "0"], "vocab_size holds 0"),
+        (["--law", "published:tian", "--flops", "1e21", "--sequence-length", "0"], "sequence_length is 0"),
+        (["--law", "published:tian", "--flops", "1e21", "--unique-tokens", "0"], "unique_tokens"),
+        (["--law", "published:tian", "--flops", "1e21", "--max-decode-seconds", "0"], "max_decode_seconds"),
         (["--law", "published:tian", "--gpus", "8", "--gpu", "h2000", "--days", "1"], "h200"),
     ],
 )
