@@ -200,13 +200,13 @@ def numbers(text: str) -> tuple[int, ...]:
 
 
 def _tokenizer(study: Path, vocab_size: int) -> Path:
+    """The tokenizer of a size, cut from the study's largest if it is not there."""
     path = study / "tokenizers" / str(vocab_size) / "tokenizer.json"
-    if not path.is_file():
-        raise UserError(
-            f"{study} has no tokenizer of size {vocab_size}; make it with: scaling vocab study CORPUS --out {study} "
-            f"--sizes {vocab_size}"
-        )
-    return path
+    if path.is_file():
+        return path
+    from vocab_study.study import Study
+
+    return Study.load(study).tokenizer_file(vocab_size)
 
 
 def register(group: typer.Typer) -> None:

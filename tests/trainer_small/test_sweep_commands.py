@@ -131,7 +131,7 @@ def test_a_script_for_sbatch_and_several_folders(sweep_file: Path, tmp_path: Pat
         (["cost", "s.yaml", "--utilisation", "0.3"], "--gpu"),
         (
             ["design", "--corpus", "c", "--study", "s", "--vocab-sizes", "8", "--budget-flops", "1", "--out", "s.yaml"],
-            "8",
+            "s is no finished study",
         ),
         (["status", "nowhere"], "holds no runs"),
         (["table", "nowhere", "--out", "runs.csv"], "holds no runs"),

@@ -5,11 +5,12 @@ import shlex
 import pandas as pd
 import pytest
 import typer
+from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 from typer.testing import CliRunner, Result
 
 from scaling.cli import Commands
-from scaling.commands import corpus, vocab
+from scaling.commands import corpus, sweep, vocab
 from trainer_small.sweeps.sweep import Sweep
 
 
@@ -20,6 +21,7 @@ def run(tmp_path, monkeypatch, small_corpus):
     app = typer.Typer(cls=Commands, rich_markup_mode=None)
     corpus.register(app)
     vocab.register(app)
+    sweep.register(app)
 
     def call(line: str) -> Result:
         return CliRunner().invoke(app, shlex.split(line))
@@ -37,6 +39,19 @@ def test_corpus_to_tokenizer(run, tmp_path):
     text = "def naïve(x):\n\treturn '안녕 😀'"
     assert len(tokenizer) == 333 and tokenizer.eos_token_id == 0
     assert tokenizer.decode(tokenizer(text)["input_ids"]) == text
+
+
+def test_a_sweep_s_design_takes_any_size_of_a_study(run, tmp_path):
+    assert run("vocab study corpus --max-size 1000 --out study").exit_code == 0
+    line = "sweep design --corpus corpus --study study --vocab-sizes 300,600 --budget-flops 2e13 --out sweep.yaml"
+    assert run(line).exit_code == 0
+    files = Sweep.load(tmp_path / "sweep.yaml").tokenizers
+    assert {size: Tokenizer.from_file(str(tmp_path / file)).get_vocab_size() for size, file in files.items()} == {
+        300: 300,
+        600: 600,
+    }
+    refused = run(line.replace("300,600", "300,2000"))
+    assert refused.exit_code == 2 and "2000 is above 1000" in refused.output
 
 
 def test_corpus(run, tmp_path):
