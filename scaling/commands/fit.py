@@ -6,28 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from fits.errors import UserError
-
-
-def pairs(given: list[str] | None, option: str) -> dict[str, str]:
-    """NAME=VALUE options as a mapping."""
-    result = {}
-    for text in given or []:
-        name, equals, value = text.partition("=")
-        if not equals or not name.strip() or not value.strip():
-            raise UserError(f"{option} {text!r} is not NAME=VALUE.")
-        result[name.strip()] = value.strip()
-    return result
-
-
-def numbers(given: dict[str, str], option: str) -> dict[str, float]:
-    """The same with every value a number."""
-    result = {}
-    for name, value in given.items():
-        try:
-            result[name] = float(value)
-        except ValueError:
-            raise UserError(f"{option} {name}={value}: {value!r} is not a number.") from None
-    return result
+from scaling.commands.options import numbers, pairs
 
 
 def fit(

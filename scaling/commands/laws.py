@@ -77,7 +77,7 @@ def evaluate(
     Example: scaling laws eval besiroglu --set N=7e9 --set D=2e12
     """
     import fits
-    from scaling.commands.fit import numbers, pairs
+    from scaling.commands.options import numbers, pairs
     from scaling.console import print_json, quantity, say
 
     chosen = fits.published(name)

@@ -46,7 +46,7 @@ def run(
     \b
     Example: scaling sweep run sweep.yaml --out runs
     """
-    from scaling.commands.fit import pairs
+    from scaling.commands.options import pairs
     from trainer_small.engines.choice import EngineChoice
     from trainer_small.engines.engine import Resources
     from trainer_small.engines.sweep_run import run_sweep, write_sbatch_script

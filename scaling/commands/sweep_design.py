@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fits.errors import UserError
+from scaling.commands.options import numbers, pairs, whole_numbers
 from scaling.console import count, print_json, print_table, quantity, say
 
 if TYPE_CHECKING:
@@ -50,11 +51,13 @@ def design(
     here = out.parent
     settings: dict[str, Any] = {
         "corpus": os.path.relpath(corpus, here),
-        "tokenizers": {size: os.path.relpath(_tokenizer(study, size), here) for size in numbers(vocab_sizes)},
+        "tokenizers": {
+            size: os.path.relpath(_tokenizer(study, size), here) for size in whole_numbers(vocab_sizes, "--vocab-sizes")
+        },
         "budget_flops": budget_flops,
     }
     if hidden_sizes is not None:
-        settings["hidden_sizes"] = numbers(hidden_sizes)
+        settings["hidden_sizes"] = whole_numbers(hidden_sizes, "--hidden-sizes")
     if decide is not None and known is None:
         raise UserError("--decide needs --known, the runs by which the decision stands now.")
     chosen: NextSweep | None = None
@@ -77,13 +80,11 @@ def design(
 
 def _next(known: Path, decide: str | None, law: str, settings: Mapping[str, Any]) -> "NextSweep":
     from fits.runs import read_runs
-    from scaling.commands.fit import numbers as values
-    from scaling.commands.fit import pairs
     from trainer_small.designs.next import next_sweep
 
     if law == "vocabulary":
         raise UserError("--known chooses among runs of a grid; give --law moe-bits, whose law sees the vocabulary.")
-    at = values(pairs(decide.split(","), "--decide"), "--decide") if decide else None
+    at = numbers(pairs(decide.split(","), "--decide"), "--decide") if decide else None
     return next_sweep(read_runs(known), design=law, at=at, **settings)
 
 
@@ -189,14 +190,6 @@ def _print_cost(
     if speed:
         say(f"time by {speed.source}: {quantity(sum(seconds) / 3600)} hours of one worker")
         print_table(["workers", "wall time"], [(workers, duration(time)) for workers, time in wall.items()])
-
-
-def numbers(text: str) -> tuple[int, ...]:
-    """A list such as 32,64,96."""
-    try:
-        return tuple(int(part) for part in text.split(",") if part.strip())
-    except ValueError:
-        raise UserError(f"'{text}' is not a list of whole numbers such as 32,64,96.") from None
 
 
 def _tokenizer(study: Path, vocab_size: int) -> Path:

@@ -90,7 +90,7 @@ def test_choose(run):
         ("--hidden-size 64", "--params-active is missing"),
         ("--params-active -1 --hidden-size 64", "must be above 0"),
         ("--params-active 1e9 --hidden-size 64 --mix a=1", "give --study"),
-        ("--params-active 1e9 --hidden-size 64 --mix a", "write group=share"),
+        ("--params-active 1e9 --hidden-size 64 --mix a", "--mix 'a' is not NAME=VALUE"),
         ("--params-active 1e9 --hidden-size 64 --compare 100", "below 257"),
         ("--params-active 1e9 --hidden-size 2048 --vocab-size 1000000", "must be above 0"),
     ],
