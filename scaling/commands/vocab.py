@@ -131,9 +131,7 @@ def design(
     wanted = whole_numbers(sizes, "--sizes")
     sweep = design_vocabulary_sweep(
         corpus=os.path.relpath(corpus, here),
-        tokenizers={
-            size: os.path.relpath(opened.tokenizer_file(size), here) for size in whole_numbers(sizes, "--sizes")
-        },
+        tokenizers={size: os.path.relpath(opened.tokenizer_file(size), here) for size in wanted},
         budget_flops=budget_flops,
         hidden_sizes=whole_numbers(hidden_sizes, "--hidden-sizes"),
         seeds=seeds,
