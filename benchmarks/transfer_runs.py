@@ -18,6 +18,7 @@ from vocab_study.corpus import build_corpus
 
 BATCH, STEPS = 2048, 300
 SEEDS = (0, 1, 2)
+WIDE_SEEDS = (0, 1, 2, 3, 4)
 HORIZONS = (600, 1200, 2400, 4800)
 GRID_WIDTHS = (32, 64, 96)
 BEST = -7.0
@@ -37,6 +38,8 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bias rate 0.001": {"balancing_rate": 0.001},
     "softmax gate": {"router_score_function": "softmax"},
 }
+GATES = {"rule": 0, "gates sum to 1": 1, "gates sum to 1.41": 2}
+"""How gates are scaled as experts get finer: by the root of the experts a token visits (0), or of this number."""
 MUON_RATES = (-5, -4, -3, -6, -7)
 """log2 of the rate of Muon's matrices, around the default of 0.05; the rest keeps its rate."""
 FIRST = ("gates sum to 1", "bias rate 0.001", "output norm", "softmax gate", "embedding rate / 64")
@@ -98,7 +101,7 @@ def stages() -> dict[str, list[RunSpec]]:
         "wide": list(_width(128)),
         "seeds": list(_experts(64, ("rule",), SEEDS)),
         "grid": list(_grid()),
-        "wide seeds": list(_experts(128, ("rule",), SEEDS)),
+        "wide seeds": list(_experts(128, ("rule",), WIDE_SEEDS)),
         "variant seeds": list(_experts(64, FIRST, SEEDS)),
         "granularity": list(_granularity()),
         "muon": list(_muon()),
@@ -150,8 +153,9 @@ def _horizons(**keys: Any) -> Iterator[RunSpec]:
 def _granularity() -> Iterator[RunSpec]:
     for seed in SEEDS:
         for pieces in (2, 4):
-            for variant in ("rule", "gates sum to 1"):
-                yield spec(pieces=pieces, variant=variant, seed=seed)
+            for variant, constant in GATES.items():
+                changes = {"router_scaling_factor": constant**0.5} if constant else {}
+                yield spec(pieces=pieces, variant=variant, seed=seed, **changes)
 
 
 def _muon() -> Iterator[RunSpec]:

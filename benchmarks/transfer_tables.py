@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from transfer_runs import BEST, GRID_WIDTHS, HORIZONS, MUON_RATES, SEEDS, STEPS, VARIANTS
+from transfer_runs import BEST, GATES, GRID_WIDTHS, HORIZONS, MUON_RATES, SEEDS, STEPS, VARIANTS
 
 from fits.fitting import fit
 from trainer_small.config import RunConfig
@@ -101,9 +101,10 @@ def widths(table: pd.DataFrame) -> str:
 
 def granularity(table: pd.DataFrame) -> str:
     rows = []
-    for variant in ("rule", "gates sum to 1"):
+    for variant, constant in GATES.items():
+        same = (table["variant"] == "rule") & (table["pieces"] == 1) & (constant == 2)  # two experts: the rule itself
         chosen = table[
-            (table["variant"] == variant)
+            ((table["variant"] == variant) | same)
             & (table["hidden_size"] == 64)
             & (table["rate"] == BEST)
             & (table["steps"] == STEPS)
