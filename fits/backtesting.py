@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from fits.fitting import fit
 from fits.html import card
 from fits.law import Law
 from fits.laws import get_law
+from fits.progress import Progress, unwatched
 from fits.runs import column_values, usable_runs
 
 _CUTS = 6
@@ -81,7 +83,13 @@ def run_compute(law: Law, data: pd.DataFrame | Mapping[str, Any], compute: str |
 
 
 def backtest(
-    law: Law | str, data: pd.DataFrame, *, compute: str | None = None, objective: str = "log-huber", **settings: Any
+    law: Law | str,
+    data: pd.DataFrame,
+    *,
+    compute: str | None = None,
+    objective: str = "log-huber",
+    progress: Progress = unwatched,
+    **settings: Any,
 ) -> Score:
     """Score a law by what it predicts beyond its data. ``settings`` are those of ``fits.fit``.
 
@@ -97,14 +105,16 @@ def backtest(
     flops = run_compute(law, data, compute, **binding)
     whole = fit(law, data, **settings)
     free = sum(each.how == "fitted" for each in whole.parameters.values())
-    cuts = []
-    for cut in _cuts(flops, free):
+    cuts, levels = [], _cuts(flops, free)
+    for done, cut in enumerate(levels, start=1):
+        progress(done, len(levels) + 1)
         below = flops <= cut * (1 + 1e-9)
         try:
             fitted = fit(law, data.loc[below].reset_index(drop=True), **_rows(settings, below))
         except UserError:
             continue  # too few distinct runs below this cut for this law
         cuts.append(_judge(fitted.values, law, data, flops, below, cut, binding))
+    progress(len(levels) + 1, len(levels) + 1)
     if not cuts:
         raise UserError(
             f"No compute cut leaves enough runs to fit the {free} parameters of '{law.name}' and some to predict."
@@ -124,13 +134,19 @@ def backtest(
     )
 
 
-def compare_laws(laws: Sequence[Law | str], data: pd.DataFrame, **settings: Any) -> tuple[list[Score], list[str]]:
+def compare_laws(
+    laws: Sequence[Law | str], data: pd.DataFrame, *, progress: Progress = unwatched, **settings: Any
+) -> tuple[list[Score], list[str]]:
     """Laws by backtest, best first, with a warning when the best in sample is not the best beyond it.
 
     ``settings`` are those of ``backtest``; each law takes of ``bind``, ``fix``, ``tie`` and ``starts`` what it has.
     """
     chosen = [get_law(law) if isinstance(law, str) else law for law in laws]
-    scores = sorted((backtest(law, data, **_of_law(settings, law)) for law in chosen), key=lambda score: score.error)
+    scores = []
+    for index, law in enumerate(chosen):
+        within = partial(_within, progress, index, len(chosen))
+        scores.append(backtest(law, data, progress=within, **_of_law(settings, law)))
+    scores.sort(key=lambda score: score.error)
     best, favourite = scores[0], min(scores, key=lambda score: score.aic)
     warnings = []
     if favourite.law != best.law and favourite.parameters > best.parameters:
@@ -140,6 +156,11 @@ def compare_laws(laws: Sequence[Law | str], data: pd.DataFrame, **settings: Any)
             f"{favourite.error:.2%})."
         )
     return scores, warnings
+
+
+def _within(progress: Progress, law: int, laws: int, done: int, total: int) -> None:
+    """Progress of one law as progress of all, in hundredths of a law."""
+    progress(100 * law + 100 * done // total, 100 * laws)
 
 
 def _of_law(settings: Mapping[str, Any], law: Law) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from fits.errors import UserError, nearest
 from fits.files import read_mapping
+from fits.progress import Progress, unwatched
 from fits.schema import Schema
 from scaling.export import STACKS
 from scaling.extras import NotInstalled
@@ -102,7 +103,7 @@ _READERS = (
 )  # fmt: skip
 
 
-def check(path: str | Path, stacks: Sequence[str] = ("all",)) -> Report:
+def check(path: str | Path, stacks: Sequence[str] = ("all",), *, progress: Progress = unwatched) -> Report:
     """Check a plan, a stack's file, or a folder of them.
 
     A file is compared, number by number, with the nearest ``plan.yaml`` of the folder it is in or of those above.
@@ -110,6 +111,7 @@ def check(path: str | Path, stacks: Sequence[str] = ("all",)) -> Report:
     Args:
         path: the plan, the file or the folder.
         stacks: names in ``STACKS`` whose files and classes are asked, or ``("all",)``.
+        progress: called after every file.
 
     Raises:
         UserError: an unknown stack, or there is nothing to check.
@@ -123,15 +125,19 @@ def check(path: str | Path, stacks: Sequence[str] = ("all",)) -> Report:
     found = _files(path)
     plans: dict[Path, TrainingPlan] = {}
     checks: list[Check] = []
-    for file in found.get("plan.yaml", []):
+    checkers = _checkers(asked)
+    total = sum(len(files) for name, files in found.items() if name == "plan.yaml" or name in checkers)
+    for done, file in enumerate(found.get("plan.yaml", []), start=1):
         plan, results = _plan(file, asked)
         checks += results
+        progress(done, total)
         if plan is not None:
             plans[file.parent] = plan
-    for name, checker in _checkers(asked).items():
-        for file in found.get(name, []):
-            folder = next((folder for folder in file.parents if folder in plans), None)
-            checks += checker(file, plans[folder] if folder else None)
+    todo = [(file, checker) for name, checker in checkers.items() for file in found.get(name, [])]
+    for left, (file, checker) in zip(range(len(todo) - 1, -1, -1), todo, strict=True):
+        folder = next((folder for folder in file.parents if folder in plans), None)
+        checks += checker(file, plans[folder] if folder else None)
+        progress(total - left, total)
     return Report(ok=all(item.status != "fault" for item in checks), checks=tuple(checks))
 
 

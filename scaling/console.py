@@ -12,6 +12,8 @@ if TYPE_CHECKING:  # rich takes longer to load than the help takes to print
     from rich.progress import Progress
     from rich.table import Table
 
+    from fits.progress import Progress as Watch
+
 
 @cache
 def _console(*, stderr: bool = False) -> "Console":
@@ -101,14 +103,20 @@ def _watched() -> "Console":
 
 
 @contextmanager
-def working(what: str) -> Iterator[None]:
-    """A turning mark with the time gone by, on a terminal, for work whose length is not known."""
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+def working(what: str) -> Iterator["Watch"]:
+    """A turning mark with the time gone by, on a terminal; and the time left, once the work says how far it is."""
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     columns = (SpinnerColumn(), TextColumn(what, markup=False), TimeElapsedColumn())
+    left = (TextColumn("left"), TimeRemainingColumn())
     with Progress(*columns, console=_watched(), transient=True, disable=not is_terminal()) as bar:
-        bar.add_task(what, total=None)
-        yield
+        task = bar.add_task(what, total=None)
+
+        def watch(done: int, total: int) -> None:
+            bar.columns = (*columns, *left)
+            bar.update(task, completed=done, total=total)
+
+        yield watch
 
 
 def progress() -> "Progress":

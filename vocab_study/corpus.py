@@ -1,17 +1,15 @@
 """Text of any source -> corpus/{train,validation}.jsonl and a manifest that says how they were made."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from fits.errors import UserError
+from fits.progress import Progress
 from fits.schema import Schema
 from vocab_study.sources import Found, Reading, Source, open_sources
 from vocab_study.splits import SplitFile, SplitWriter
-
-Progress = Callable[[int, int], None]
-"""Called with what is done and the whole, in bytes of the input files."""
 
 SPLIT_RULE = (
     "validation if blake2b(key, 8 bytes, big-endian) / 2**64 < validation_fraction; the key is the text, or in the "

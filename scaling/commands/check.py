@@ -24,8 +24,8 @@ def check(
     """
     from scaling.check import check as look
 
-    with working("checking"):
-        report = look(path, stack or ["all"])
+    with working("checking") as watch:
+        report = look(path, stack or ["all"], progress=watch)
     if json:
         print_json(report.model_dump(mode="json"))
     else:

@@ -109,15 +109,18 @@ def fit(
     runs = fits.influence(result, frame)
     conspicuous = runs.loc[runs["outlier"] | runs["heavy"]]
     scores, notes = [], []
-    with working("backtests"):
-        score = fits.backtest(chosen, frame, compute=compute, **settings) if backtest else None
+    with working("backtests") as watch:
+        score = fits.backtest(chosen, frame, compute=compute, progress=watch, **settings) if backtest else None
         if against:
             every = {**settings, "bind": bound}
-            scores, notes = fits.compare_laws([chosen, *against], frame, compute=compute, **every)
+            scores, notes = fits.compare_laws([chosen, *against], frame, compute=compute, progress=watch, **every)
     # A likelihood ratio needs the likelihood of least squares, whatever the point was fitted with.
     squares = {**settings, "objective": "least-squares" if objective == "least-squares" else "log-least-squares"}
-    with working("profiles"):
-        profiles = [fits.profile(chosen, frame, each, level=level, **squares) for each in profile or []]
+    profiles = []
+    with working("profiles") as watch:
+        for each in profile or []:
+            watch(len(profiles), len(profile or []))
+            profiles.append(fits.profile(chosen, frame, each, level=level, **squares))
     advice = fits.approaches_of(result, frame, approaches, compute=compute) if approaches is not None else []
     if out is not None:
         result.save(out)
