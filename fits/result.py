@@ -230,7 +230,12 @@ class Fit(Schema):
             code=f"{self.response} = {self.formula}",
             columns=["parameter", "value", f"{self.level:.0%} interval", "what it is"],
             rows=(
-                [name, each.value, f"{number(each.low)} to {number(each.high)}", meaning.get(name, "")]
+                [
+                    name,
+                    each.value,
+                    f"{number(each.low)} to {number(each.high)}" if len(self.draws) else "none asked",
+                    meaning.get(name, ""),
+                ]
                 for name, each in self.parameters.items()
             ),
             notes=self.warnings,

@@ -13,10 +13,15 @@ def print_fit(result: Any) -> None:
     say(f"{result.law}: {result.formula}")
     say(
         f"{result.n_runs} runs, {result.objective.name} {result.objective.value:.10g}, "
-        f"scatter {result.residual_scale:.3g}, {result.bootstrap.kind} bootstrap ({result.bootstrap.reason})"
+        f"scatter {result.residual_scale:.3g}, "
+        + (f"{result.bootstrap.kind} bootstrap ({result.bootstrap.reason})" if len(result.draws) else "no bootstrap")
     )
+
+    def interval(low: float, high: float) -> str:
+        return f"{quantity(low)} to {quantity(high)}" if len(result.draws) else "none asked"
+
     rows = [
-        [name, each.value, f"{quantity(each.low)} to {quantity(each.high)}", each.standard_error, each.how]
+        [name, each.value, interval(each.low, each.high), each.standard_error if len(result.draws) else "", each.how]
         for name, each in result.parameters.items()
     ]
     print_table(["parameter", "value", f"{result.level:.0%} interval", "standard error", ""], rows)
@@ -28,7 +33,7 @@ def print_fit(result: Any) -> None:
     )
     for text, answer in result.decisions.items():
         rows = [
-            [name, each["value"], f"{quantity(each['low'])} to {quantity(each['high'])}"]
+            [name, each["value"], interval(each["low"], each["high"])]
             for name, each in answer.items()
             if isinstance(each, dict) and "low" in each
         ]
