@@ -41,7 +41,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 GATES = {"rule": 0, "gates sum to 1": 1, "gates sum to 1.41": 2}
 """How gates are scaled as experts get finer: by the root of the experts a token visits (0), or of this number."""
 MUON_RATES = (-5, -4, -3, -6, -7)
-"""log2 of the rate of Muon's matrices, around the default of 0.05; the rest keeps its rate."""
+"""log2 of the rate of Muon's matrices, the default first; the rest keeps its rate."""
 FIRST = ("gates sum to 1", "bias rate 0.001", "output norm", "softmax gate", "embedding rate / 64")
 """Variants whose other seeds come first."""
 
@@ -105,6 +105,7 @@ def stages() -> dict[str, list[RunSpec]]:
         "variant seeds": list(_experts(64, FIRST, SEEDS)),
         "granularity": list(_granularity()),
         "muon": list(_muon()),
+        "muon seeds": list(_muon_seeds()),
         "standard": list(_standard(64, (-9, -8, -10))),
         "wide variants": list(_experts(128, (*FIRST, "expert rate / 2"), SEEDS[:1])),
         "horizon": list(_horizon()),
@@ -161,8 +162,18 @@ def _granularity() -> Iterator[RunSpec]:
 def _muon() -> Iterator[RunSpec]:
     for rate in MUON_RATES:
         for hidden, experts in ((64, 8), (64, 32), (128, 8)):
-            changes = {"optimizer": "muon", "muon_learning_rate": 2.0**rate}
-            yield spec(hidden=hidden, experts=experts, variant=f"muon 2^{rate}", **changes)
+            yield _with_muon(rate, hidden=hidden, experts=experts)
+
+
+def _muon_seeds() -> Iterator[RunSpec]:
+    for hidden in (64, 128):
+        for seed in SEEDS:
+            for experts in (8, 32):
+                yield _with_muon(MUON_RATES[0], hidden=hidden, experts=experts, seed=seed)
+
+
+def _with_muon(rate: int, **keys: Any) -> RunSpec:
+    return spec(variant=f"muon 2^{rate}", optimizer="muon", muon_learning_rate=2.0**rate, **keys)
 
 
 def _depth() -> Iterator[RunSpec]:

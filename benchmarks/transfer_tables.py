@@ -79,7 +79,7 @@ def rates(table: pd.DataFrame) -> str:
 def variants(table: pd.DataFrame) -> str:
     rows = []
     for hidden in (64, 128):
-        for variant in VARIANTS:
+        for variant in (*VARIANTS, f"muon 2^{MUON_RATES[0]}"):
             losses = _seeds(table, hidden, variant)
             if losses.empty:
                 continue
@@ -199,7 +199,7 @@ def picture(table: pd.DataFrame, path: Path) -> None:
     left.legend(fontsize=7)
     names, means, errors = [], [], []
     for hidden in (64, 128):
-        for variant in VARIANTS:
+        for variant in (*VARIANTS, f"muon 2^{MUON_RATES[0]}"):
             losses = _seeds(table, hidden, variant)
             if not losses.empty:
                 gain = losses[32] - losses[8]

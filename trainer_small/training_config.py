@@ -49,9 +49,9 @@ class TrainingConfig(Schema):
     beta2: float = 0.95
     beta2_half_life_tokens: Count | None = None
     """Gives beta2 by the tokens after which AdamW's second moment has forgotten half: the same memory at any batch."""
-    muon_learning_rate: float = 0.05
+    muon_learning_rate: float = 0.03
     """Peak rate of Muon's matrices: the spectral norm of a step, over sqrt(rows / columns) (arXiv 2310.17813).
-    It needs no base width."""
+    It needs no base width; best at 0.03 for every width and number of experts tried (``benchmarks/transfer.py``)."""
     muon_momentum: float = 0.95
     weight_decay: float = 0.1
     weight_decay_timescale: float | None = None
