@@ -38,8 +38,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "bias rate 0.001": {"balancing_rate": 0.001},
     "softmax gate": {"router_score_function": "softmax"},
 }
-GATES = {"rule": 0, "gates sum to 1": 1, "gates sum to 1.41": 2}
-"""How gates are scaled as experts get finer: by the root of the experts a token visits (0), or of this number."""
+GATES: dict[str, tuple[float | None, str]] = {
+    "rule": (None, "sqrt(k)"),
+    "gates sum to 1": (1.0, "1"),
+    "gates sum to 1.41": (2**0.5, "sqrt(2)"),
+}
+"""What the gates of a token's k experts sum to as experts get finer, and how the table says it."""
 MUON_RATES = (-5, -4, -3, -6, -7)
 """log2 of the rate of Muon's matrices, the default first; the rest keeps its rate."""
 FIRST = ("gates sum to 1", "bias rate 0.001", "output norm", "softmax gate", "embedding rate / 64")
@@ -106,6 +110,7 @@ def stages() -> dict[str, list[RunSpec]]:
         "granularity": list(_granularity()),
         "muon": list(_muon()),
         "muon seeds": list(_muon_seeds()),
+        "muon granularity": list(_muon_granularity()),
         "standard": list(_standard(64, (-9, -8, -10))),
         "wide variants": list(_experts(128, (*FIRST, "expert rate / 2"), SEEDS[:1])),
         "horizon": list(_horizon()),
@@ -154,8 +159,8 @@ def _horizons(**keys: Any) -> Iterator[RunSpec]:
 def _granularity() -> Iterator[RunSpec]:
     for seed in SEEDS:
         for pieces in (2, 4):
-            for variant, constant in GATES.items():
-                changes = {"router_scaling_factor": constant**0.5} if constant else {}
+            for variant, (constant, _) in GATES.items():
+                changes = {"router_scaling_factor": constant} if constant else {}
                 yield spec(pieces=pieces, variant=variant, seed=seed, **changes)
 
 
@@ -172,8 +177,17 @@ def _muon_seeds() -> Iterator[RunSpec]:
                 yield _with_muon(MUON_RATES[0], hidden=hidden, experts=experts, seed=seed)
 
 
-def _with_muon(rate: int, **keys: Any) -> RunSpec:
-    return spec(variant=f"muon 2^{rate}", optimizer="muon", muon_learning_rate=2.0**rate, **keys)
+def _muon_granularity() -> Iterator[RunSpec]:
+    for seed in SEEDS:
+        for pieces in (2, 4):
+            yield _with_muon(MUON_RATES[0], pieces=pieces, seed=seed)
+            yield _with_muon(MUON_RATES[0], pieces=pieces, seed=seed, gates="gates sum to 1")
+
+
+def _with_muon(rate: int, gates: str = "rule", **keys: Any) -> RunSpec:
+    changes = {"optimizer": "muon", "muon_learning_rate": 2.0**rate} | VARIANTS[gates]
+    variant = f"muon 2^{rate}" + (f" {gates}" if gates != "rule" else "")
+    return spec(variant=variant, **keys, **changes)
 
 
 def _depth() -> Iterator[RunSpec]:

@@ -100,23 +100,26 @@ def widths(table: pd.DataFrame) -> str:
 
 
 def granularity(table: pd.DataFrame) -> str:
+    """Losses by the number of pieces of an expert, and what they are less than one piece by the rule, same seeds."""
+    fixed = {"hidden_size": 64, "rate": BEST, "steps": STEPS, "num_layers": 4, "parametrization": "mup"}
+    for key, value in fixed.items():
+        table = table[table[key] == value]
+    table = table[table["num_experts"] == 8 * table["pieces"]]
+    losses = table.pivot_table(index="seed", columns=["variant", "pieces"], values="loss")
     rows = []
-    for variant, constant in GATES.items():
-        same = (table["variant"] == "rule") & (table["pieces"] == 1) & (constant == 2)  # two experts: the rule itself
-        chosen = table[
-            ((table["variant"] == variant) | same)
-            & (table["hidden_size"] == 64)
-            & (table["rate"] == BEST)
-            & (table["steps"] == STEPS)
-            & (table["num_layers"] == 4)
-            & (table["num_experts"] == 8 * table["pieces"])
-        ]
-        losses = chosen.pivot_table(index="seed", columns="pieces", values="loss")
-        for pieces in losses.columns:
-            both = losses[[1, pieces]].dropna() if pieces != 1 else losses[[1]].dropna()
-            difference = "" if pieces == 1 else _mean(both[pieces] - both[1], signed=True)
-            rows.append([variant, 2 * pieces, 8 * pieces, _mean(losses[pieces].dropna()), difference, len(both)])
-    return _lines(["gates", "granularity", "experts", "loss", "less granularity 2", "seeds"], rows)
+    for optimizer, prefix in (("AdamW", ""), ("Muon", f"muon 2^{MUON_RATES[0]}")):
+        base = losses.get((prefix or "rule", 1))
+        for gates in GATES:
+            name = f"{prefix} {gates}".strip() if gates != "rule" else prefix or "rule"
+            for pieces in (1, 2, 4):
+                if base is not None and (name, pieces) in losses:
+                    both = pd.DataFrame({"loss": losses[name, pieces], "base": base}).dropna()
+                    less = "" if (gates, pieces) == ("rule", 1) else _mean(both["loss"] - both["base"], signed=True)
+                    rows.append(
+                        [optimizer, GATES[gates][1], 2 * pieces, 8 * pieces, _mean(both["loss"]), less, len(both)]
+                    )
+    columns = ["optimizer", "gates sum to", "granularity", "experts", "loss", "less the first", "seeds"]
+    return _lines(columns, rows) if rows else ""
 
 
 def muon(table: pd.DataFrame) -> str:
