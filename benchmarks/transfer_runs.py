@@ -111,6 +111,7 @@ def stages() -> dict[str, list[RunSpec]]:
         "muon": list(_muon()),
         "muon seeds": list(_muon_seeds()),
         "muon granularity": list(_muon_granularity()),
+        "longer": list(_longer()),
         "standard": list(_standard(64, (-9, -8, -10))),
         "wide variants": list(_experts(128, (*FIRST, "expert rate / 2"), SEEDS[:1])),
         "horizon": list(_horizon()),
@@ -182,6 +183,13 @@ def _muon_granularity() -> Iterator[RunSpec]:
         for pieces in (2, 4):
             yield _with_muon(MUON_RATES[0], pieces=pieces, seed=seed)
             yield _with_muon(MUON_RATES[0], pieces=pieces, seed=seed, gates="gates sum to 1")
+
+
+def _longer() -> Iterator[RunSpec]:
+    """Four times the steps at width 128: do more experts help once each has seen more?"""
+    for seed in SEEDS[:2]:
+        for experts in (8, 32):
+            yield _with_muon(MUON_RATES[0], hidden=128, experts=experts, seed=seed, steps=4 * STEPS)
 
 
 def _with_muon(rate: int, gates: str = "rule", **keys: Any) -> RunSpec:

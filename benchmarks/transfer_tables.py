@@ -50,6 +50,7 @@ def markdown(table: pd.DataFrame) -> str:
         ("One rate for every width and number of experts", rates(table)),
         ("What helps, and whether more experts help", variants(table)),
         ("More experts at each width", widths(table)),
+        ("Four times the steps, with Muon, at width 128", longer(table)),
         ("Granularity at the same active width and activation ratio", granularity(table)),
         ("Muon", muon(table)),
         ("Depth", depth(table)),
@@ -97,6 +98,16 @@ def widths(table: pd.DataFrame) -> str:
         if {8, 32} <= set(best.index):
             rows.append([hidden, f"{best[8]:.3f}", f"{best[32]:.3f}", f"{best[32] - best[8]:+.3f}"])
     return _lines(["width", "8 experts at its best rate", "32 at its best rate", "32 less 8"], rows)
+
+
+def longer(table: pd.DataFrame) -> str:
+    chosen = table[(table["hidden_size"] == 128) & (table["variant"] == f"muon 2^{MUON_RATES[0]}")]
+    rows = []
+    for steps, group in chosen.groupby("steps"):
+        losses = group.pivot_table(index="seed", columns="num_experts", values="loss").reindex(columns=[8, 32]).dropna()
+        cells = [_mean(losses[8]), _mean(losses[32]), _mean(losses[32] - losses[8], signed=True)]
+        rows.append([steps, *cells, len(losses)])
+    return _lines(["steps", "8 experts", "32 experts", "32 less 8", "seeds"], rows) if len(rows) > 1 else ""
 
 
 def granularity(table: pd.DataFrame) -> str:
