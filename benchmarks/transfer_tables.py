@@ -135,7 +135,7 @@ def granularity(table: pd.DataFrame) -> str:
 
 def muon(table: pd.DataFrame) -> str:
     names = [f"muon 2^{rate}" for rate in sorted(MUON_RATES)]
-    whole = table[(table["seed"] == 0) & (table["pieces"] == 1)]
+    whole = table[(table["seed"] == 0) & (table["pieces"] == 1) & (table["steps"] == STEPS)]
     losses = whole.pivot_table(index=["hidden_size", "num_experts"], columns="variant", values="loss")
     losses = losses.reindex(columns=names).dropna()
     adamw = _base(table, rate=BEST, steps=STEPS, num_layers=4, pieces=1, seed=0, parametrization="mup")
