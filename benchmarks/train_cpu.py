@@ -157,7 +157,7 @@ def main() -> None:
     )
     parser.add_argument("--types", default="fp32,bf16")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=20, help="steps of each that are counted")
+    parser.add_argument("--rounds", type=int, default=20, help="steps of each that are counted, in whole turns")
     parser.add_argument("--only", help="these trainers alone, such as 'ours compiled;HF as shipped'")
     parser.add_argument("--nanomoe", type=Path, help="a clone of wolfecameron/nanoMoE, for --part nanomoe")
     options = parser.parse_args()

@@ -4,7 +4,7 @@
     ... --one    train one run (a trunk with its branches); leaves with 3 when none is left
     ... --show   train nothing, print the tables of what is there
 
-About five hours on one core in all; the same command carries on where it was stopped.
+Some hours on one core in all; the same command carries on where it was stopped.
 """
 
 import argparse

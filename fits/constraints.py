@@ -23,7 +23,7 @@ def free_parameters(
     for name, value in fix.items():
         if not np.isfinite(value):
             raise UserError(f"Parameter '{name}' is fixed at {value}; give a finite number.")
-        _check_domain("Parameter", law.parameter(name), bounds.get(name), value)
+        _check_domain(f"Parameter '{name}'", bounds.get(name, law.parameter(name).domain), value, edge=True)
         if name in tie or name in tie.values():
             raise UserError(f"Parameter '{name}' is both fixed and tied; choose one.")
     for name, other in tie.items():
@@ -74,16 +74,16 @@ def start_vectors(
         for name in start:
             if name not in known:
                 raise UserError(f"Start '{name}' is no free parameter{nearest(name, known)}; free: {', '.join(known)}.")
-            _check_domain("Start", free[known.index(name)], None, start[name])
+            _check_domain(f"Start '{name}'", free[known.index(name)].domain, start[name], edge=False)
         rows.append([start.get(parameter.name, _middle(parameter)) for parameter in free])
     return np.array(rows)
 
 
-def _check_domain(word: str, parameter: Parameter, bounds: Domain | None, value: float) -> None:
-    domain = bounds or parameter.domain
+def _check_domain(what: str, domain: Domain, value: float, *, edge: bool) -> None:
+    """A value must lie in its domain, or at the lower ``edge`` of it (a term that is switched off)."""
     low, high = {"positive": (0.0, np.inf), "real": (-np.inf, np.inf)}[domain] if isinstance(domain, str) else domain
-    if not (low < value < high or (low == value and word == "Parameter")):
-        raise UserError(f"{word} '{parameter.name}' is {value:g}; it must lie between {low:g} and {high:g}.")
+    if not (low < value < high or (edge and value == low)):
+        raise UserError(f"{what} is {value:g}; it must lie between {low:g} and {high:g}.")
 
 
 def _middle(parameter: Parameter) -> float:

@@ -125,19 +125,19 @@ def check(path: str | Path, stacks: Sequence[str] = ("all",), *, progress: Progr
     found = _files(path)
     plans: dict[Path, TrainingPlan] = {}
     checks: list[Check] = []
-    checkers = _checkers(asked)
-    total = sum(len(files) for name, files in found.items() if name == "plan.yaml" or name in checkers)
-    for done, file in enumerate(found.get("plan.yaml", []), start=1):
+    made = found.get("plan.yaml", [])
+    exported = [(file, checker) for name, checker in _checkers(asked).items() for file in found.get(name, [])]
+    total = len(made) + len(exported)
+    for done, file in enumerate(made, start=1):
         plan, results = _plan(file, asked)
         checks += results
         progress(done, total)
         if plan is not None:
             plans[file.parent] = plan
-    todo = [(file, checker) for name, checker in checkers.items() for file in found.get(name, [])]
-    for left, (file, checker) in zip(range(len(todo) - 1, -1, -1), todo, strict=True):
+    for done, (file, checker) in enumerate(exported, start=len(made) + 1):
         folder = next((folder for folder in file.parents if folder in plans), None)
         checks += checker(file, plans[folder] if folder else None)
-        progress(total - left, total)
+        progress(done, total)
     return Report(ok=all(item.status != "fault" for item in checks), checks=tuple(checks))
 
 

@@ -1,12 +1,13 @@
 """What options hold: lists of whole numbers, and NAME=VALUE pairs."""
 
 from fits.errors import UserError
+from fits.schema import whole_number
 
 
 def whole_numbers(text: str, option: str) -> tuple[int, ...]:
     """A list such as 1024,2048."""
     try:
-        return tuple(int(float(part)) for part in text.split(",") if part.strip())
+        return tuple(whole_number(part) for part in text.split(",") if part.strip())
     except (ValueError, OverflowError):
         raise UserError(
             f"{option} is '{text}'; it must be whole numbers with commas between, such as 1024,2048."

@@ -182,3 +182,19 @@ def test_mistakes_about_laws(arguments: list[str], words: str) -> None:
     code, _, err = run("laws", *arguments)
     assert code == 2
     assert words in err
+
+
+def test_without_a_bootstrap_no_interval_is_shown(table: Path) -> None:
+    code, out, _ = run("fit", str(table), "--law", "hoffmann", "--bootstrap", "0", "--at", "C=1e22")
+    assert code == 0 and "no bootstrap" in out
+    for name in (*TRUTH, "size_exponent"):
+        line = next(line for line in out.splitlines() if line.split()[:1] == [name])
+        assert "none asked" in line and " to " not in line
+
+
+def test_progress_of_backtests_only_grows_and_ends_whole(table: Path) -> None:
+    seen: list[float] = []
+    fits.compare_laws(
+        ["hoffmann", "kaplan"], pd.read_csv(table), progress=lambda done, total: seen.append(done / total)
+    )
+    assert seen == sorted(seen) and seen[-1] == 1

@@ -155,6 +155,34 @@ def test_a_neighbour_changes_one_number(found):
             assert each.high is None or each.low <= each.high
 
 
+def test_a_granularity_that_a_width_s_rounding_made_is_no_neighbour_of_its_own():
+    """512 experts of a 3328 wide model at G = 8 come out as 8.67: a row of its own would cost what the width costs."""
+    asked = np.array([6.0, 8.0, 10.0, 12.0])
+    space = SearchSpace.parse(
+        {
+            "hidden_size": [3328, 4608, 5120, 5632],
+            "num_experts": [512],
+            "experts_per_token": [10],
+            "granularity": asked.tolist(),
+            "vocab_size": [88832],
+            "family": {"attention": "mla"},
+            "max_params_total": 520e9,
+        },
+        "constraints",
+    )
+    found = search(
+        published_pricing("tian"),
+        candidates(space, Spending(2.546e24, Text(4096)), limits_of(space, 2.546e24, "h200", None)),
+    )
+    assert (np.abs(found.column("granularity") - 8.667) < 0.01).any()
+    nearest = np.abs(np.log(found.column("granularity")[:, None] / asked)).argmin(axis=1)
+    changes = [each for each in neighbours(found, 0.9) if each.choice == "granularity"]
+    assert changes
+    for each in changes:
+        rows = np.flatnonzero(found.allowed & (nearest == np.abs(np.log(each.value / asked)).argmin()))
+        assert each.regret == pytest.approx(found.regret(rows).min())
+
+
 # Published laws
 
 

@@ -133,6 +133,22 @@ def test_a_script_for_sbatch_and_several_folders(sweep_file: Path, tmp_path: Pat
             ["design", "--corpus", "c", "--study", "s", "--vocab-sizes", "8", "--budget-flops", "1", "--out", "s.yaml"],
             "s is no finished study",
         ),
+        (
+            [
+                "design",
+                "--corpus",
+                "c",
+                "--study",
+                "s",
+                "--vocab-sizes",
+                "8.5",
+                "--budget-flops",
+                "1",
+                "--out",
+                "s.yaml",
+            ],
+            "--vocab-sizes is '8.5'",
+        ),
         (["status", "nowhere"], "holds no runs"),
         (["table", "nowhere", "--out", "runs.csv"], "holds no runs"),
         (
