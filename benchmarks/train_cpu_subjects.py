@@ -187,7 +187,7 @@ def nanomoe(setting: Setting) -> Step:
         if hasattr(module, "c_fc") and isinstance(module.c_fc, torch.nn.Parameter):
             module.c_fc = torch.nn.Parameter(torch.randn(a.num_experts, a.hidden_size, width) * 0.02)
             module.c_proj = torch.nn.Parameter(torch.randn(a.num_experts, width, a.hidden_size) * 0.02)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
+    optimizer = model.configure_optimizers(0.1, 1e-4, (0.9, 0.95), "cpu")  # its own, as its training script has it
     tokens = _random_tokens(setting)
 
     def step() -> float:

@@ -20,6 +20,7 @@ BATCH, STEPS = 2048, 300
 SEEDS = (0, 1, 2)
 WIDE_SEEDS = (0, 1, 2, 3, 4)
 HORIZONS = (600, 1200, 2400, 4800)
+FINE_HORIZONS = (1200, 4800)
 GRID_WIDTHS = (32, 64, 96)
 BEST = -7.0
 """log2 of the rate at which the stages that vary something else are trained."""
@@ -112,6 +113,7 @@ def stages() -> dict[str, list[RunSpec]]:
         "muon seeds": list(_muon_seeds()),
         "muon granularity": list(_muon_granularity()),
         "longer": list(_longer()),
+        "longer granularity": list(_longer_granularity()),
         "standard": list(_standard(64, (-9, -8, -10))),
         "wide variants": list(_experts(128, (*FIRST, "expert rate / 2"), SEEDS[:1])),
         "horizon": list(_horizon()),
@@ -190,6 +192,17 @@ def _longer() -> Iterator[RunSpec]:
     for seed in SEEDS[:2]:
         for experts in (8, 32):
             yield _with_muon(MUON_RATES[0], hidden=128, experts=experts, seed=seed, steps=4 * STEPS)
+
+
+def _longer_granularity() -> Iterator[RunSpec]:
+    """Do finer experts help once each has seen more? A trunk for the longest horizon, and a branch."""
+    short, longest = FINE_HORIZONS
+    leave = round(0.8 * short)
+    for seed in SEEDS[:2]:
+        for pieces in (4, 1, 2):
+            trunk = _with_muon(MUON_RATES[0], pieces=pieces, seed=seed, steps=longest, saved_at=(leave,))
+            yield trunk
+            yield _with_muon(MUON_RATES[0], pieces=pieces, seed=seed, steps=short, trunk=(trunk.run_id, leave))
 
 
 def _with_muon(rate: int, gates: str = "rule", **keys: Any) -> RunSpec:

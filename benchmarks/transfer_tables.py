@@ -52,6 +52,7 @@ def markdown(table: pd.DataFrame) -> str:
         ("More experts at each width", widths(table)),
         ("Four times the steps, with Muon, at width 128", longer(table)),
         ("Granularity at the same active width and activation ratio", granularity(table)),
+        ("Granularity in longer runs, with Muon", longer_granularity(table)),
         ("Muon", muon(table)),
         ("Depth", depth(table)),
         ("Token horizon", horizon(table)),
@@ -131,6 +132,18 @@ def granularity(table: pd.DataFrame) -> str:
                     )
     columns = ["optimizer", "gates sum to", "granularity", "experts", "loss", "less the first", "seeds"]
     return _lines(columns, rows) if rows else ""
+
+
+def longer_granularity(table: pd.DataFrame) -> str:
+    chosen = table[(table["hidden_size"] == 64) & (table["variant"] == f"muon 2^{MUON_RATES[0]}")]
+    chosen = chosen[chosen["num_experts"] == 8 * chosen["pieces"]]
+    rows = []
+    for steps, group in chosen.groupby("steps"):
+        losses = group.pivot_table(index="seed", columns="pieces", values="loss").reindex(columns=[1, 2, 4]).dropna()
+        less = [_mean(losses[pieces] - losses[1], signed=True) for pieces in (2, 4)]
+        rows.append([steps, *(_mean(losses[pieces]) for pieces in losses), *less, len(losses)])
+    columns = ["steps", "granularity 2", "granularity 4", "granularity 8", "4 less 2", "8 less 2", "seeds"]
+    return _lines(columns, rows) if len(rows) > 1 else ""
 
 
 def muon(table: pd.DataFrame) -> str:

@@ -192,6 +192,7 @@ def test_rotation_keeps_lengths_and_depends_on_distance_alone() -> None:
 def test_chunked_cross_entropy_equals_the_plain_loss(monkeypatch: pytest.MonkeyPatch, chunk: int, form: str) -> None:
     monkeypatch.setattr("trainer_small.steps.loss._CPU_ENTRIES", chunk * 16)
     monkeypatch.setattr("trainer_small.steps.loss._FEWEST_ROWS", 1)
+    monkeypatch.setattr("trainer_small.steps.loss._CACHED_ENTRIES", 3 * 16)
     monkeypatch.setattr("trainer_small.steps.loss._eager_chunk", getattr(loss_module, form))
     torch.manual_seed(0)
     hidden = torch.randn(50, 6, dtype=torch.float64, requires_grad=True)
@@ -202,6 +203,28 @@ def test_chunked_cross_entropy_equals_the_plain_loss(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(ours, plain)
     expected = torch.autograd.grad(plain * 3, (hidden, head))
     torch.testing.assert_close(torch.autograd.grad(ours * 3, (hidden, head)), expected)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_the_loss_in_bfloat16_is_the_plain_one_within_its_rounding(
+    monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    """The head's gradient is added up in float32, in parts of the vocabulary that do not divide it evenly."""
+    monkeypatch.setattr("trainer_small.steps.loss._CPU_ENTRIES", 16 * 100)
+    monkeypatch.setattr("trainer_small.steps.loss._FEWEST_ROWS", 1)
+    monkeypatch.setattr("trainer_small.steps.loss._CACHED_ENTRIES", 3 * 100)
+    monkeypatch.setattr("trainer_small.steps.loss._HEAD_ROWS", 33)
+    torch.manual_seed(0)
+    hidden = torch.randn(50, 16, dtype=torch.bfloat16, requires_grad=True)
+    head = torch.randn(100, 16, requires_grad=True)
+    targets = torch.randint(0, 100, (50,))
+    plain = F.cross_entropy(hidden.float() @ head.to(torch.bfloat16).float().T, targets)
+    ours = linear_cross_entropy(hidden, head, targets, compiled=compiled)
+    torch.testing.assert_close(ours, plain, rtol=4e-3, atol=0)
+    wanted, found = (torch.autograd.grad(each, (hidden, head)) for each in (plain, ours))
+    assert found[1].dtype == torch.float32
+    for mine, truth in zip(found, wanted, strict=True):
+        assert (mine - truth).norm() < 0.01 * truth.norm()
 
 
 def test_further_tokens_are_predicted_from_what_comes_before_them(tiny_architecture: MakeArchitecture) -> None:

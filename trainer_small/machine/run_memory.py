@@ -13,8 +13,9 @@ batched products and a softmax win."""
 WIDE = 256
 """From this width on float32 products take the faster kernels: narrower models gain nothing, since one is compiled for
 every size of group that a router makes."""
-LOGITS_HELD, FEWEST_ROWS = 2**21, 256
-"""Entries of the table of logits that the loss has at a time on a CPU, and tokens it has at the least."""
+LOGITS_HELD, FEWEST_ROWS, LOGITS_CACHED = 2**22, 512, 2**21
+"""Entries of the table of logits that the loss has at a time on a CPU, tokens it has at the least, and entries that it
+has in float32 when the table is bfloat16."""
 
 
 def run_memory_bytes(run: RunSpec) -> int:
@@ -32,11 +33,12 @@ def run_memory_bytes(run: RunSpec) -> int:
         moments = weights + 4 * sum(roles[role] for role in ("embedding", "lm_head", "router", "norm"))
     copies = weights // 2 if run.dtype == "bfloat16" else 0
     head_gradient = 4 * run.architecture.vocab_size * run.architecture.hidden_size
-    activations = tokens * _activations_of_token(run) + copies + head_gradient
+    entries = run.architecture.vocab_size * min(tokens, max(LOGITS_HELD // run.architecture.vocab_size, FEWEST_ROWS))
+    logits = 4 * entries if run.dtype == "float32" else 2 * entries + 4 * min(entries, LOGITS_CACHED)
+    kept, again = _activations_of_token(run)
+    activations = tokens * kept + copies + head_gradient + max(tokens * again, logits)
     together = max(weights, activations) if tokens == training.batch_tokens else weights + activations
-    rows = min(tokens, max(LOGITS_HELD // run.architecture.vocab_size, FEWEST_ROWS))
-    logits = (4 if run.dtype == "float32" else 8) * rows * run.architecture.vocab_size
-    return weights + moments + together + logits
+    return weights + moments + together
 
 
 def process_bytes(run: RunSpec) -> int:
@@ -54,9 +56,9 @@ def process_bytes(run: RunSpec) -> int:
     return PROCESS_BYTES + 100 * 2**20 + kernels * 300 * 2**10
 
 
-def _activations_of_token(run: RunSpec) -> int:
-    """What the backward pass needs: norms (float32) and their outputs, queries, keys, values, attention probabilities
-    and output, and what each FFN or expert that a token passes through makes."""
+def _activations_of_token(run: RunSpec) -> tuple[int, int]:
+    """What is kept for the backward pass, and what that computes again: norms (float32) and their outputs, queries,
+    keys, values, attention probabilities and output, and what each FFN or expert that a token passes through makes."""
     architecture, length = run.architecture, run.training.sequence_length
     element = 2 if run.dtype == "bfloat16" else 4
     heads = architecture.num_attention_heads
@@ -77,8 +79,6 @@ def _activations_of_token(run: RunSpec) -> int:
         layer += (4 + element) * architecture.hidden_size
     all_layers = architecture.num_layers * layer + ffns
     if run.activation_checkpointing:  # one layer at a time, and what goes into each
-        return (
-            5 * all_layers // (4 * architecture.num_layers)
-            + element * architecture.num_layers * architecture.hidden_size
-        )
-    return all_layers
+        inputs = element * architecture.num_layers * architecture.hidden_size
+        return inputs, 5 * all_layers // (4 * architecture.num_layers)
+    return all_layers, 0

@@ -1,6 +1,6 @@
 """Cross-entropy through the head, in chunks: no full table of logits, gradients made in the forward pass."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
@@ -8,12 +8,15 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from trainer_small.machine.run_memory import FEWEST_ROWS, LOGITS_HELD
+from trainer_small.machine.run_memory import FEWEST_ROWS, LOGITS_CACHED, LOGITS_HELD
 
 _CPU_ENTRIES = LOGITS_HELD
 _CUDA_ENTRIES = 2**25
 _FEWEST_ROWS = FEWEST_ROWS
 """Each chunk reads and writes the head's whole gradient: with fewer rows that costs more than the products."""
+_CACHED_ENTRIES = LOGITS_CACHED
+_HEAD_ROWS = 4096
+"""On a CPU so many wide logits, and rows of the head's gradient in bfloat16, are made at a time: used in the cache."""
 
 
 def linear_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, *, compiled: bool = False) -> Tensor:
@@ -38,7 +41,8 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of every token, nats, ``[n]``."""
     weight = head.to(hidden.dtype)
     chunks = _chunks(len(hidden), len(head), hidden.device)
-    return torch.cat([_losses(hidden[rows] @ weight.T, targets[rows])[0] for rows in chunks])
+    parts = (part for rows in chunks for part in _cached(hidden[rows] @ weight.T, targets[rows]))
+    return torch.cat([_losses(*part)[0] for part in parts])
 
 
 def chunk_entries(vocab_size: int, device_type: str) -> int:
@@ -53,6 +57,12 @@ def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
+def _cached(logits: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Both in parts of a few rows, on a CPU."""
+    rows = max(1, _CACHED_ENTRIES // logits.shape[-1]) if logits.is_cpu else logits.shape[-2]
+    return zip(logits.split(rows, -2), targets.split(rows, -1), strict=True)
+
+
 def _losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     """Losses ``[..., rows]`` and probabilities ``[..., rows, vocab_size]``, these in place of wide logits."""
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -64,11 +74,16 @@ def _losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _eager_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the losses, and its gradient at the logits in their type."""
-    losses, gradient = _losses(logits, targets)
-    index = targets.unsqueeze(-1)
-    gradient.scatter_(-1, index, gradient.gather(-1, index) - 1)
-    return losses.sum(-1), gradient.to(logits.dtype)
+    """Sum of the losses, and its gradient at the logits, which takes their place."""
+    total = logits.new_zeros(logits.shape[:-2], dtype=torch.promote_types(logits.dtype, torch.float32))
+    for part, own in _cached(logits, targets):
+        losses, gradient = _losses(part, own)
+        index = own.unsqueeze(-1)
+        gradient.scatter_(-1, index, gradient.gather(-1, index) - 1)
+        total += losses.sum(-1)
+        if gradient.dtype != part.dtype:
+            part.copy_(gradient)
+    return total, logits
 
 
 def _fusible_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,7 +93,7 @@ def _fusible_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     picked = wide.gather(-1, targets.unsqueeze(-1))
     hit = torch.arange(logits.shape[-1], device=logits.device) == targets.unsqueeze(-1)
     gradient = (wide - normalizer).exp() - hit.to(wide.dtype)
-    return (normalizer - picked).sum((-2, -1)), gradient.to(logits.dtype)
+    return (normalizer - picked).sum((-2, -1)), logits.copy_(gradient)
 
 
 @cache
@@ -106,7 +121,9 @@ class _LinearCrossEntropy(torch.autograd.Function):
             if grad_head.dtype == grad.dtype:
                 accumulate(grad.mT, part)
             else:
-                grad_head += grad.mT @ part
+                step = _HEAD_ROWS if grad.is_cpu else head.shape[-2]
+                for own, columns in zip(grad_head.split(step, -2), grad.split(step, -1), strict=True):
+                    own += columns.mT @ part
         ctx.save_for_backward(grad_hidden, grad_head)
         ctx.count = hidden.shape[-2]
         return total / ctx.count
