@@ -67,6 +67,37 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {},
         {},
     ),
+    # From here on: made after the constants of ``process_bytes`` were set.
+    "384 wide, 24 experts, 4 a token, Muon": (
+        DENSE
+        | EXPERTS
+        | {"hidden_size": 384, "num_attention_heads": 6, "num_layers": 3, "num_experts": 24, "experts_per_token": 4}
+        | {"expert_ffn_size": 192, "vocab_size": 16384},
+        {"optimizer": "muon", "batch_tokens": 6144},
+        {},
+    ),
+    "320 wide, MLA, first layer dense, bfloat16": (
+        DENSE
+        | EXPERTS
+        | LATENT
+        | {"hidden_size": 320, "num_layers": 6, "num_dense_layers": 1, "num_experts": 40, "expert_ffn_size": 128}
+        | {"moe_output_norm": True, "vocab_size": 12032},
+        {"batch_tokens": 4096, "sequence_length": 512},
+        {"dtype": "bfloat16"},
+    ),
+    "dense, sequences of 2,048": (
+        DENSE | {"hidden_size": 192, "num_attention_heads": 6, "num_layers": 10, "dense_ffn_size": 512},
+        {"batch_tokens": 8192, "sequence_length": 2048},
+        {},
+    ),
+    "two more tokens predicted, softmax gate": (
+        DENSE
+        | EXPERTS
+        | {"router_score_function": "softmax", "router_selection_bias": False}
+        | {"num_nextn_predict_layers": 2, "num_experts": 12, "hidden_size": 128, "num_attention_heads": 2},
+        {"batch_tokens": 4096, "micro_batch_tokens": 2048},
+        {},
+    ),
 }
 
 

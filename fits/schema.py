@@ -74,7 +74,21 @@ def parse(model: type[Model], data: Any, source: str | Path) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        raise UserError(_sentence(model, error, source)) from None
+        raise UserError(_another_kind(model, data, source) or _sentence(model, error, source)) from None
+
+
+def _another_kind(model: type[BaseModel], data: Any, source: str | Path) -> str:
+    """What to say of a file that was meant for something else: of its keys most are unknown, and not misspelt."""
+    if not isinstance(data, dict):
+        return ""
+    fields = {name: field for name, field in model.model_fields.items() if name != "schema_version"}
+    keys = [str(key) for key in data if key != "schema_version"]
+    unknown = [key for key in keys if key not in fields and not nearest(key, fields)]
+    lacking = [name for name, field in fields.items() if field.is_required() and name not in keys]
+    if not lacking or 2 * len(unknown) <= len(keys):
+        return ""
+    has, lacks = (", ".join(f"'{key}'" for key in keys[:3]) for keys in (unknown, lacking))
+    return f"{source} is a file of another kind: it has {has} and lacks {lacks}; give another file."
 
 
 def _sentence(model: type[BaseModel], error: ValidationError, source: str | Path) -> str:

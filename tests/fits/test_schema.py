@@ -39,6 +39,8 @@ def test_hand_written_exponents_are_numbers(tmp_path, text):
         ({"budget": "much", "inner": {"tokens": 3}}, ["'budget' is 'much'", "number"]),
         ({"budget": 1, "inner": {"tokens": 2.5}}, ["'inner.tokens' is 2.5", "whole number"]),
         ({"budget": float("nan"), "inner": {"tokens": 1}}, ["'budget' is nan", "finite"]),
+        ({"law": "hoffmann", "formula": "E", "other": {}}, ["another kind", "'law', 'formula'", "'budget', 'inner'"]),
+        ({"budgt": 1, "iner": {}}, ["did you mean 'budget'"]),
     ],
 )
 def test_a_fault_is_one_sentence_with_file_key_and_value(data, words):
