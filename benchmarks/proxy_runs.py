@@ -12,7 +12,7 @@ from pathlib import Path
 
 from fits.runs import write_runs
 from trainer_small.config import EvaluationConfig, RunSpec
-from trainer_small.designs.design import BASE_EXPERTS, PROXY_RECIPE
+from trainer_small.designs.recipe import BASE_EXPERTS, PROXY_RECIPE
 from trainer_small.engines.sweep_run import SweepProgress, run_sweep
 from trainer_small.ladder import Experts, Family, usual_depth
 from trainer_small.sweeps.sweep import Sweep

@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scaling.console import print_table, say
-from trainer_small.config import EvaluationConfig
-from trainer_small.designs.design import PROXY_RECIPE, design_sweep
+from trainer_small.designs.design import design_sweep
+from trainer_small.designs.recipe import PROXY_RECIPE
 from trainer_small.engines.sweep_run import SweepProgress, run_sweep
 from trainer_small.machine.machine import usable_cores
 from trainer_small.machine.numerics import processor_name
@@ -80,9 +80,9 @@ def _corpus(folder: Path) -> None:
 
 def _overhead(folder: Path, options: argparse.Namespace) -> Overhead:
     tokenizers = {VOCABULARY: f"study/tokenizers/{VOCABULARY}/tokenizer.json"}
-    few = EvaluationConfig(validation_bytes=20_000)
+    few = {"evaluation": {"validation_bytes": 20_000}}
     base = design_sweep(
-        corpus="corpus", tokenizers=tokenizers, budget_flops=1e13, evaluation=few, hidden_sizes=(32, 48, 64)
+        corpus="corpus", tokenizers=tokenizers, budget_flops=1e13, recipe=few, hidden_sizes=(32, 48, 64)
     ).runs[0]
 
     def sweep(tokens: int, name: str, count: int) -> Path:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from scaling.console import print_table, say
-from trainer_small.config import EvaluationConfig, RunSpec
+from trainer_small.config import RunSpec
 from trainer_small.designs.blocks import Design, find_design
 from trainer_small.designs.design import design_sweep
 from trainer_small.engines.sweep_run import run_sweep
@@ -56,7 +56,7 @@ def _trunk(options: argparse.Namespace) -> Sweep:
         tokenizers={VOCABULARY: f"study/tokenizers/{VOCABULARY}/tokenizer.json"},
         budget_flops=options.flops,
         design=Design.parse(design.model_dump(mode="json") | {"hidden_sizes": [options.width], "blocks": blocks}, "it"),
-        evaluation=EvaluationConfig(validation_bytes=2**18),
+        recipe={"evaluation": {"validation_bytes": 2**18}},
     )
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 from fits.errors import UserError
 from trainer_small.architecture import Architecture
-from trainer_small.config import EvaluationConfig, RunSpec
-from trainer_small.designs.design import BASE_EXPERTS, PROXY_RECIPE
+from trainer_small.config import RunSpec
+from trainer_small.designs.recipe import BASE_EXPERTS, Recipe, template
 from trainer_small.ladder import Family, usual_depth
 from trainer_small.sweeps.sweep import Sweep
+from trainer_small.training_config import TrainingConfig
 
 FEWEST_STEPS = 50
 
@@ -21,6 +22,7 @@ def design_vocabulary_sweep(
     hidden_sizes: Sequence[int] = (32, 64),
     seeds: int = 2,
     validation_bytes: int = 2**20,
+    recipe: Recipe = None,
 ) -> Sweep:
     """IsoFLOP slices over the vocabulary.
 
@@ -34,7 +36,8 @@ def design_vocabulary_sweep(
         budget_flops: training FLOPs of all runs together; never exceeded.
         hidden_sizes: width of each model.
         seeds: runs of each model and size, with other seeds: their scatter is the noise.
-        validation_bytes: text to score, the same for every run.
+        validation_bytes: text to score, the same for every run, unless the recipe says it.
+        recipe: as in ``trainer_small.design_sweep``.
 
     Raises:
         UserError: fewer than three sizes, which cannot show an optimum, or a budget that is too small.
@@ -46,13 +49,14 @@ def design_vocabulary_sweep(
         )
     if not hidden_sizes or seeds < 1:
         raise UserError(f"{len(hidden_sizes)} models and {seeds} seeds are no sweep; give at least one of each.")
-    recipe = PROXY_RECIPE
+    shared = template(recipe, evaluation={"validation_bytes": validation_bytes})
+    training = shared.training
 
     def shape(hidden_size: int, vocab_size: int) -> Architecture:
         return Family().shape(hidden_size, round(usual_depth(hidden_size)), BASE_EXPERTS, vocab_size)
 
     def cost(hidden_size: int, vocab_size: int) -> int:
-        return shape(hidden_size, vocab_size).flops_per_token(recipe.sequence_length)
+        return shape(hidden_size, vocab_size).flops_per_token(training.sequence_length)
 
     middle = sizes[len(sizes) // 2]
     shares = {width: cost(width, middle) for width in hidden_sizes}
@@ -61,23 +65,23 @@ def design_vocabulary_sweep(
     for seed in range(seeds):
         for width, share in shares.items():
             for size in sizes:
-                reached = each * share / cost(width, size) / recipe.batch_tokens
+                reached = each * share / cost(width, size) / training.batch_tokens
                 steps = int(reached)
                 if steps < FEWEST_STEPS:
                     raise UserError(
                         f"a budget of {budget_flops:.3g} FLOPs leaves width {width} at size {size} {steps} steps; "
                         f"give at least {budget_flops * FEWEST_STEPS / reached:.3g} FLOPs or fewer runs."
                     )
-                runs.append(
-                    RunSpec(
-                        run_id=f"d{width}-v{size}" + (f"-s{seed}" if seed else ""),
-                        purpose="vocabulary",
-                        architecture=shape(width, size),
-                        training=recipe.model_copy(update={"tokens": steps * recipe.batch_tokens}),
-                        evaluation=EvaluationConfig(validation_bytes=validation_bytes),
-                        seed=seed,
-                    )
-                )
+                name = f"d{width}-v{size}" + (f"-s{seed}" if seed else "")
+                length = {"tokens": steps * training.batch_tokens}
+                own = {
+                    "run_id": name,
+                    "purpose": "vocabulary",
+                    "architecture": shape(width, size),
+                    "training": TrainingConfig.parse(training.model_dump() | length, f"run {name}"),
+                    "seed": seed,
+                }
+                runs.append(RunSpec.parse(dict(shared) | own, f"run {name}"))
     return Sweep(
         name="vocabulary",
         purpose="loss against the vocabulary size at equal training FLOPs, with the noise of seeds",

@@ -33,6 +33,10 @@ def design(
         ),
     ] = "moe-bits",
     hidden_sizes: Annotated[str | None, typer.Option(help="Widths instead of the design's, smallest first.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help="A YAML of what all runs share: training (optimizer, batch ...), dtype, device, compile."),
+    ] = None,
     known: Annotated[Path | None, typer.Option(help="A run table: choose what narrows the decision most.")] = None,
     decide: Annotated[
         str | None, typer.Option(help="With --known: the best size at C=1e22, or the loss at N=7e9,D=2e12.")
@@ -56,6 +60,8 @@ def design(
         },
         "budget_flops": budget_flops,
     }
+    if recipe is not None:
+        settings["recipe"] = recipe
     if hidden_sizes is not None:
         settings["hidden_sizes"] = whole_numbers(hidden_sizes, "--hidden-sizes")
     if decide is not None and known is None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import fits
 from fits.errors import UserError
 from trainer_small.architecture import Architecture
-from trainer_small.config import RunSpec, TrainingConfig
+from trainer_small.config import RunSpec
 from trainer_small.designs.blocks import Design, design_names, find_design
 from trainer_small.designs.design import design_sweep
 from trainer_small.designs.next import next_sweep
@@ -19,6 +19,7 @@ from trainer_small.ladder import Experts, Family
 from trainer_small.sweeps.sweep import Sweep
 from trainer_small.sweeps.sweep_status import planned_row
 from trainer_small.sweeps.sweep_time import Speed, device_speed, makespan, usual_utilisation
+from vocab_study.design import design_vocabulary_sweep
 
 TOKENIZERS = {512: "a.json", 1024: "b.json", 2048: "c.json"}
 
@@ -35,7 +36,7 @@ def _sweep(design: str | Design = "hoffmann", budget: float = 1e14, **keys: obje
     decay=st.floats(0.05, 0.5),
 )
 def test_no_design_is_above_its_budget(name: str, budget: float, batch: int, decay: float) -> None:
-    recipe = TrainingConfig(tokens=1, learning_rate=0.01, batch_tokens=batch, decay_fraction=decay)
+    recipe = {"training": {"learning_rate": 0.01, "batch_tokens": batch, "decay_fraction": decay}}
     try:
         sweep = _sweep(name, budget, recipe=recipe)
     except UserError as error:
@@ -72,7 +73,7 @@ def test_a_trunk_saves_where_its_branches_leave_and_five_horizons_cost_little() 
     of_one_size = [run for run in sweep.runs if run.architecture.hidden_size == 96]
     spent, whole = (sum(getattr(run, key) for run in of_one_size) for key in ("train_flops_spent", "train_flops"))
     assert len(of_one_size) == 5 and spent < 0.6 * whole
-    cosine = TrainingConfig(tokens=1, learning_rate=0.01, batch_tokens=256, schedule="cosine")
+    cosine = {"training": {"batch_tokens": 256, "schedule": "cosine"}}
     assert not [run for run in _sweep("hoffmann", recipe=cosine).runs if run.trunk]
 
 
@@ -121,6 +122,50 @@ def test_faulty_designs_are_one_sentence(change: dict[str, object], words: str, 
     assert "\n" not in str(error.value)
     with pytest.raises(UserError, match="did you mean 'hoffmann'"):
         find_design("hofmann")
+
+
+_RECIPE = """
+training: {optimizer: muon, sequence_length: 256, batch_tokens: 8192, micro_batch_tokens: 8192, balancing_rate: 1e-3}
+evaluation: {validation_bytes: 65536, earlier_points: 2}
+dtype: bfloat16
+compile: true
+log_to: [tensorboard]
+"""
+
+
+@pytest.mark.parametrize("name", ["hoffmann", "lr-batch", "vocabulary"])
+def test_a_recipe_file_is_what_all_runs_share(name: str, tmp_path: Path) -> None:
+    (file := tmp_path / "recipe.yaml").write_text(_RECIPE, encoding="utf-8")
+    if name == "vocabulary":
+        sweep = design_vocabulary_sweep(corpus="corpus", tokenizers=TOKENIZERS, budget_flops=1e15, recipe=file)
+    else:
+        sweep = _sweep(name, 1e16, recipe=file)
+    assert sweep.cost().train_flops_spent <= 1e16
+    for run in sweep.runs:
+        assert (run.dtype, run.compile, run.log_to) == ("bfloat16", True, ("tensorboard",))
+        assert run.training.optimizer == "muon" and run.training.sequence_length == 256
+        assert run.training.learning_rate > 0 and run.training.balancing_rate == 1e-3
+        assert run.training.micro_batch_tokens == min(run.training.batch_tokens, 8192)
+        assert run.evaluation.validation_bytes == 65536 and run.evaluation.earlier_points == 2
+    Sweep.parse(sweep.model_dump(mode="json"), "sweep.yaml")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "words"),
+    [
+        ({"training": {"optimiser": "muon"}}, "'training.optimiser' .did you mean 'optimizer'"),
+        ({"training": "muon"}, "'training' is 'muon'"),
+        ({"training": {"tokens": 10**9}}, "sets training.tokens"),
+        ({"seed": 3}, "'seed' is each run's own"),
+        ({"dtype": "float16"}, "'dtype' is 'float16'"),
+        ({"training": {"sequence_length": 2048}}, "batch_tokens 1024 is not a multiple of sequence_length 2048"),
+        ({"training": {"batch_ramp": [{"until_tokens": 10**9, "batch_tokens": 512}]}}, "run d"),
+    ],
+)
+def test_a_faulty_recipe_is_one_sentence(recipe: dict[str, object], words: str) -> None:
+    with pytest.raises(UserError, match=words) as error:
+        _sweep("hoffmann", 1e13, recipe=recipe)
+    assert "\n" not in str(error.value)
 
 
 def _known(seed: int = 0) -> pd.DataFrame:

@@ -7,17 +7,12 @@ from pathlib import Path
 
 from fits.errors import UserError
 from trainer_small.architecture import Architecture
-from trainer_small.config import EvaluationConfig, RunSpec, TrainingConfig, Trunk
+from trainer_small.config import RunSpec, Trunk
 from trainer_small.designs.blocks import Block, Design, find_design
+from trainer_small.designs.recipe import Recipe, template
 from trainer_small.ladder import Experts, Family, usual_depth
 from trainer_small.sweeps.sweep import Sweep
-
-BASE_EXPERTS = Experts(num_experts=8, experts_per_token=2, num_shared_experts=1, granularity=2)
-"""The routing that small sweeps change one thing from."""
-
-# Short runs need a faster balance: at 32 experts the usual 1e-3 leaves the load uneven to the end.
-PROXY_RECIPE = TrainingConfig(tokens=1, learning_rate=2**-7, batch_tokens=1024, balancing_rate=0.01)
-"""Of small runs; the tokens are each run's own."""
+from trainer_small.training_config import TrainingConfig
 
 _FEWEST_STEPS = 20
 _LARGE = 10**6
@@ -58,10 +53,12 @@ class _Setting:
 
     design: Design
     family: Family
-    recipe: TrainingConfig
-    evaluation: EvaluationConfig
-    checkpoint_seconds: float
+    template: RunSpec
     vocab_size: int
+
+    @property
+    def recipe(self) -> TrainingConfig:
+        return self.template.training
 
     def shape(self, point: _Point) -> Architecture:
         depth = round(usual_depth(point.hidden_size))
@@ -96,9 +93,7 @@ def design_sweep(
     hidden_sizes: tuple[int, ...] | None = None,
     vocab_size: int | None = None,
     family: Family | None = None,
-    recipe: TrainingConfig | None = None,
-    evaluation: EvaluationConfig | None = None,
-    checkpoint_seconds: float = 10.0,
+    recipe: Recipe = None,
 ) -> Sweep:
     """Scale a design to a budget: its horizons are as long as the FLOPs allow.
 
@@ -109,16 +104,15 @@ def design_sweep(
         design: a ``Design``, its name, or a file.
         hidden_sizes: widths instead of the design's, smallest first.
         vocab_size: vocabulary of the grid; the middle one of ``tokenizers`` when left out.
-        recipe: learning rate, batch, schedule; its ``tokens`` are replaced by each run's horizon.
+        recipe: what the runs share beside their shapes (``designs.recipe.template``): optimizer, batch, sequence
+            length, dtype, device and all other keys of a run, or a file of them.
 
     Raises:
-        UserError: the budget is too small for the design, or a vocabulary has no tokenizer.
+        UserError: the budget is too small for the design, a vocabulary has no tokenizer, or the recipe is wrong.
     """
     if not budget_flops > 0:
         raise UserError(f"the budget is {budget_flops:g} FLOPs; give a number above 0, such as 1e13.")
-    setting, points = _prepare(
-        design, tokenizers, hidden_sizes, vocab_size, family, recipe, evaluation, checkpoint_seconds
-    )
+    setting, points = _prepare(design, tokenizers, hidden_sizes, vocab_size, family, recipe)
     large = float(_LARGE * setting.recipe.batch_tokens)
     unit = large * budget_flops / _spent(_runs(setting, points, large))
     while True:
@@ -144,11 +138,10 @@ def candidate_runs(
     tokenizers: Mapping[int, str | Path],
     hidden_sizes: tuple[int, ...] | None = None,
     vocab_size: int | None = None,
-    recipe: TrainingConfig | None = None,
-    checkpoint_seconds: float = 10.0,
+    recipe: Recipe = None,
 ) -> list[RunSpec]:
     """The design's runs at several lengths of horizon 1 (in tokens), each an independent run, named with its tokens."""
-    setting, points = _prepare(design, tokenizers, hidden_sizes, vocab_size, None, recipe, None, checkpoint_seconds)
+    setting, points = _prepare(design, tokenizers, hidden_sizes, vocab_size, None, recipe)
     points = [replace(point, trunk=False) for point in points if not point.seed]
     found: dict[tuple[str, int], RunSpec] = {}
     for unit in units:
@@ -165,9 +158,7 @@ def _prepare(
     hidden_sizes: tuple[int, ...] | None,
     vocab_size: int | None,
     family: Family | None,
-    recipe: TrainingConfig | None,
-    evaluation: EvaluationConfig | None,
-    checkpoint_seconds: float,
+    recipe: Recipe,
 ) -> tuple[_Setting, list[_Point]]:
     chosen = design if isinstance(design, Design) else find_design(design)
     if hidden_sizes is not None:
@@ -179,14 +170,7 @@ def _prepare(
     vocab_size = vocab_size or sizes[len(sizes) // 2]
     if vocab_size not in tokenizers:
         raise UserError(f"vocabulary {vocab_size} has no tokenizer; there are {', '.join(map(str, sizes))}.")
-    setting = _Setting(
-        chosen,
-        family or Family(),
-        recipe or PROXY_RECIPE,
-        evaluation or EvaluationConfig(),
-        checkpoint_seconds,
-        vocab_size,
-    )
+    setting = _Setting(chosen, family or Family(), template(recipe, checkpoint_seconds=10.0), vocab_size)
     points: dict[str, _Point] = {}
     for block in chosen.blocks:
         for point in _points(chosen, block, vocab_size, sizes):
@@ -215,7 +199,8 @@ def _points(design: Design, block: Block, vocab_size: int, sizes: list[int]) -> 
 def _runs(setting: _Setting, points: list[_Point], unit: float) -> list[RunSpec]:
     """The runs when horizon 1 is ``unit`` tokens; those of one trunk know each other."""
     shortest = min((point.horizon for point in points if point.trunk and point.horizon), default=None)
-    warmup = None if shortest is None else setting.recipe.warmup_fraction * shortest * unit
+    given = shortest is None or setting.recipe.warmup_tokens is not None
+    warmup = None if given else setting.recipe.warmup_fraction * shortest * unit
     groups: dict[_Point, list[RunSpec]] = {}
     for point in points:
         # Horizons of one trunk stand together, everything else alone.
@@ -227,22 +212,23 @@ def _runs(setting: _Setting, points: list[_Point], unit: float) -> list[RunSpec]
 def _run(setting: _Setting, point: _Point, unit: float, warmup: float | None) -> RunSpec:
     recipe = setting.recipe
     batch = round(recipe.batch_tokens * point.batch / recipe.sequence_length) * recipe.sequence_length
-    changes: dict[str, float | int] = {
+    changes: dict[str, float | int | None] = {
         "batch_tokens": batch,
         "tokens": max(int(setting.tokens(point, unit) // batch), 1) * batch,
         "learning_rate": recipe.learning_rate * point.learning_rate,
+        "micro_batch_tokens": recipe.micro_batch_tokens and min(recipe.micro_batch_tokens, batch),
     }
     if warmup is not None:
         changes["warmup_tokens"] = max(round(warmup / batch), 1) * batch
-    return RunSpec(
-        run_id=point.run_id(setting.design.base),
-        purpose=point.purpose,
-        architecture=setting.shape(point),
-        training=recipe.model_copy(update=changes),
-        evaluation=setting.evaluation,
-        seed=point.seed,
-        checkpoint_seconds=setting.checkpoint_seconds,
-    )
+    name = point.run_id(setting.design.base)
+    own = {
+        "run_id": name,
+        "purpose": point.purpose,
+        "architecture": setting.shape(point),
+        "training": TrainingConfig.parse(recipe.model_dump() | changes, f"run {name}"),
+        "seed": point.seed,
+    }
+    return RunSpec.parse(dict(setting.template) | own, f"run {name}")
 
 
 def _can_branch(setting: _Setting) -> bool:

@@ -11,9 +11,10 @@ import fits
 from fits.errors import UserError
 from fits.experiment import choose_runs, decision_at
 from fits.runs import column_values, usable_runs
-from trainer_small.config import RunSpec, TrainingConfig
+from trainer_small.config import RunSpec
 from trainer_small.designs.blocks import Design, find_design
 from trainer_small.designs.design import candidate_runs
+from trainer_small.designs.recipe import Recipe
 from trainer_small.sweeps.sweep import Sweep
 from trainer_small.sweeps.sweep_status import planned_row
 
@@ -45,9 +46,8 @@ def next_sweep(
     at: Mapping[str, float] | None = None,
     hidden_sizes: tuple[int, ...] | None = None,
     vocab_size: int | None = None,
-    recipe: TrainingConfig | None = None,
+    recipe: Recipe = None,
     bootstrap: int = 400,
-    checkpoint_seconds: float = 10.0,
 ) -> NextSweep:
     """Fit the design's law to the known runs and choose among the design's runs, at many lengths, by c-optimality.
 
@@ -57,6 +57,7 @@ def next_sweep(
         design: its law is fitted, its blocks and widths are what can be bought.
         at: the decision (``fits.experiment.decision_at``); the best size at 100 times the largest known run's FLOPs,
             with the design's base routing, when left out.
+        recipe: as in ``design_sweep``.
 
     Raises:
         UserError: the law cannot be fitted to the runs, the decision is incomplete, or the budget buys no run that
@@ -68,11 +69,7 @@ def next_sweep(
     tokens = column_values(usable, "tokens")
     units = tokens.min() / 4 * 2.0 ** np.arange(_DOUBLINGS)
     settings = {"tokenizers": tokenizers, "hidden_sizes": hidden_sizes, "vocab_size": vocab_size, "recipe": recipe}
-    runs = [
-        run
-        for run in candidate_runs(units, design=chosen, checkpoint_seconds=checkpoint_seconds, **settings)
-        if run.train_flops <= budget_flops
-    ]
+    runs = [run for run in candidate_runs(units, design=chosen, **settings) if run.train_flops <= budget_flops]
     if not runs:
         raise UserError(f"a budget of {budget_flops:.3g} FLOPs buys no run of design '{chosen.name}'; give more.")
     variables = _variables(law, runs, usable)
