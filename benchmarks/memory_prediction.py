@@ -95,7 +95,7 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         | EXPERTS
         | {"router_score_function": "softmax", "router_selection_bias": False}
         | {"num_nextn_predict_layers": 2, "num_experts": 12, "hidden_size": 128, "num_attention_heads": 2},
-        {"batch_tokens": 4096, "micro_batch_tokens": 2048},
+        {"batch_tokens": 4096, "micro_batch_tokens": 2048, "balancing": "auxiliary_loss"},
         {},
     ),
 }
