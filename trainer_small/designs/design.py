@@ -199,8 +199,9 @@ def _points(design: Design, block: Block, vocab_size: int, sizes: list[int]) -> 
 def _runs(setting: _Setting, points: list[_Point], unit: float) -> list[RunSpec]:
     """The runs when horizon 1 is ``unit`` tokens; those of one trunk know each other."""
     shortest = min((point.horizon for point in points if point.trunk and point.horizon), default=None)
-    given = shortest is None or setting.recipe.warmup_tokens is not None
-    warmup = None if given else setting.recipe.warmup_fraction * shortest * unit
+    warmup = None
+    if shortest is not None and setting.recipe.warmup_tokens is None:
+        warmup = setting.recipe.warmup_fraction * shortest * unit
     groups: dict[_Point, list[RunSpec]] = {}
     for point in points:
         # Horizons of one trunk stand together, everything else alone.
