@@ -144,7 +144,8 @@ def test_a_recipe_file_is_what_all_runs_share(name: str, tmp_path: Path) -> None
     for run in sweep.runs:
         assert (run.dtype, run.compile, run.log_to) == ("bfloat16", True, ("tensorboard",))
         assert run.training.optimizer == "muon" and run.training.sequence_length == 256
-        assert run.training.learning_rate > 0 and run.training.balancing_rate == 1e-3
+        assert run.training.muon_learning_rate / 0.03 == pytest.approx(run.training.learning_rate / 2**-7)
+        assert run.training.balancing_rate == 1e-3
         assert run.training.micro_batch_tokens == min(run.training.batch_tokens, 8192)
         assert run.evaluation.validation_bytes == 65536 and run.evaluation.earlier_points == 2
     Sweep.parse(sweep.model_dump(mode="json"), "sweep.yaml")

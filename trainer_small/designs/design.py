@@ -217,6 +217,7 @@ def _run(setting: _Setting, point: _Point, unit: float, warmup: float | None) ->
         "batch_tokens": batch,
         "tokens": max(int(setting.tokens(point, unit) // batch), 1) * batch,
         "learning_rate": recipe.learning_rate * point.learning_rate,
+        "muon_learning_rate": recipe.muon_learning_rate * point.learning_rate,
         "micro_batch_tokens": recipe.micro_batch_tokens and min(recipe.micro_batch_tokens, batch),
     }
     if warmup is not None:
