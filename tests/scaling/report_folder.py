@@ -27,7 +27,8 @@ from scaling.plan import (
     TrainingPlan,
 )
 from trainer_small.architecture import Architecture
-from trainer_small.designs.design import BASE_EXPERTS, design_sweep
+from trainer_small.designs.design import design_sweep
+from trainer_small.designs.recipe import BASE_EXPERTS
 from trainer_small.ladder import Family
 from trainer_small.sweeps.sweep import Sweep
 from vocab_study.corpus import build_corpus
