@@ -54,6 +54,7 @@ def markdown(table: pd.DataFrame) -> str:
         ("Granularity at the same active width and activation ratio", granularity(table)),
         ("Granularity in longer runs, with Muon", longer_granularity(table)),
         ("Muon", muon(table)),
+        ("Muon in longer runs", longer_muon(table)),
         ("Depth", depth(table)),
         ("Token horizon", horizon(table)),
         ("A law on three sizes and four horizons", grid(table)),
@@ -162,6 +163,23 @@ def muon(table: pd.DataFrame) -> str:
     ]
     columns = ["width", "experts", *(name.removeprefix("muon ") for name in names), "AdamW"]
     return _lines(columns, rows) if rows else ""
+
+
+def longer_muon(table: pd.DataFrame) -> str:
+    """Muon beside AdamW, 64 wide with 8 experts, at every length that both have."""
+    shape = {"hidden_size": 64, "num_experts": 8, "num_layers": 4, "pieces": 1, "rate": BEST, "parametrization": "mup"}
+    for key, value in shape.items():
+        table = table[table[key] == value]
+    names = {"rule": "AdamW", f"muon 2^{MUON_RATES[0]}": "Muon"}
+    losses = table.pivot_table(index=["steps", "seed"], columns="variant", values="loss")
+    losses = losses.reindex(columns=list(names)).dropna(axis=1, how="all")
+    rows = []
+    for steps, group in losses.groupby("steps"):
+        cells = [_mean(group[name].dropna()) for name in names if name in group and group[name].notna().any()]
+        if len(cells) == len(names):
+            gain = group[list(names)[1]].mean() - group["rule"].mean()
+            rows.append([steps, *cells, f"{gain:+.3f}", " and ".join(str(group[name].count()) for name in names)])
+    return _lines(["steps", *names.values(), "Muon less AdamW", "seeds"], rows) if len(rows) > 1 else ""
 
 
 def depth(table: pd.DataFrame) -> str:
