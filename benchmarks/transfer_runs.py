@@ -4,7 +4,7 @@ Base: 4 layers, 64 wide, 8 experts of which a token visits 2, 1 shared expert, e
 Python source, batches of 2,048, 300 steps, WSD.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,14 +149,16 @@ def _horizon() -> Iterator[RunSpec]:
         yield from _horizons(hidden=GRID_WIDTHS[0], rate=rate)
 
 
-def _horizons(**keys: Any) -> Iterator[RunSpec]:
+def _horizons(
+    make: Callable[..., RunSpec] = spec, horizons: tuple[int, ...] = HORIZONS, **keys: Any
+) -> Iterator[RunSpec]:
     """A trunk as long as the longest horizon, and a branch for each of the others."""
-    *shorter, longest = HORIZONS
+    *shorter, longest = horizons
     leaves = tuple(round(0.8 * steps) for steps in shorter)
-    trunk = spec(steps=longest, saved_at=leaves, **keys)
+    trunk = make(steps=longest, saved_at=leaves, **keys)
     yield trunk
     for steps, leave in zip(shorter, leaves, strict=True):
-        yield spec(steps=steps, trunk=(trunk.run_id, leave), **keys)
+        yield make(steps=steps, trunk=(trunk.run_id, leave), **keys)
 
 
 def _granularity() -> Iterator[RunSpec]:
@@ -195,14 +197,10 @@ def _longer() -> Iterator[RunSpec]:
 
 
 def _longer_granularity() -> Iterator[RunSpec]:
-    """Do finer experts help once each has seen more? A trunk for the longest horizon, and a branch."""
-    short, longest = FINE_HORIZONS
-    leave = round(0.8 * short)
+    """Do finer experts help once each has seen more?"""
     for seed in SEEDS[:2]:
         for pieces in (4, 1, 2):
-            trunk = _with_muon(MUON_RATES[0], pieces=pieces, seed=seed, steps=longest, saved_at=(leave,))
-            yield trunk
-            yield _with_muon(MUON_RATES[0], pieces=pieces, seed=seed, steps=short, trunk=(trunk.run_id, leave))
+            yield from _horizons(_with_muon, FINE_HORIZONS, rate=MUON_RATES[0], pieces=pieces, seed=seed)
 
 
 def _with_muon(rate: int, gates: str = "rule", **keys: Any) -> RunSpec:

@@ -103,7 +103,7 @@ def widths(table: pd.DataFrame) -> str:
 
 
 def longer(table: pd.DataFrame) -> str:
-    chosen = table[(table["hidden_size"] == 128) & (table["variant"] == f"muon 2^{MUON_RATES[0]}")]
+    chosen = _where(table, hidden_size=128, variant=f"muon 2^{MUON_RATES[0]}")
     rows = []
     for steps, group in chosen.groupby("steps"):
         losses = group.pivot_table(index="seed", columns="num_experts", values="loss").reindex(columns=[8, 32]).dropna()
@@ -114,9 +114,7 @@ def longer(table: pd.DataFrame) -> str:
 
 def granularity(table: pd.DataFrame) -> str:
     """Losses by the number of pieces of an expert, and what they are less than one piece by the rule, same seeds."""
-    fixed = {"hidden_size": 64, "rate": BEST, "steps": STEPS, "num_layers": 4, "parametrization": "mup"}
-    for key, value in fixed.items():
-        table = table[table[key] == value]
+    table = _where(table, hidden_size=64, rate=BEST, steps=STEPS, num_layers=4, parametrization="mup")
     table = table[table["num_experts"] == 8 * table["pieces"]]
     losses = table.pivot_table(index="seed", columns=["variant", "pieces"], values="loss")
     rows = []
@@ -136,7 +134,7 @@ def granularity(table: pd.DataFrame) -> str:
 
 
 def longer_granularity(table: pd.DataFrame) -> str:
-    chosen = table[(table["hidden_size"] == 64) & (table["variant"] == f"muon 2^{MUON_RATES[0]}")]
+    chosen = _where(table, hidden_size=64, variant=f"muon 2^{MUON_RATES[0]}")
     chosen = chosen[chosen["num_experts"] == 8 * chosen["pieces"]]
     rows = []
     for steps, group in chosen.groupby("steps"):
@@ -167,9 +165,7 @@ def muon(table: pd.DataFrame) -> str:
 
 def longer_muon(table: pd.DataFrame) -> str:
     """Muon beside AdamW, 64 wide with 8 experts, at every length that both have."""
-    shape = {"hidden_size": 64, "num_experts": 8, "num_layers": 4, "pieces": 1, "rate": BEST, "parametrization": "mup"}
-    for key, value in shape.items():
-        table = table[table[key] == value]
+    table = _where(table, hidden_size=64, num_experts=8, num_layers=4, pieces=1, rate=BEST, parametrization="mup")
     names = {"rule": "AdamW", f"muon 2^{MUON_RATES[0]}": "Muon"}
     losses = table.pivot_table(index=["steps", "seed"], columns="variant", values="loss")
     losses = losses.reindex(columns=list(names)).dropna(axis=1, how="all")
@@ -261,20 +257,21 @@ def picture(table: pd.DataFrame, path: Path) -> None:
 
 def _seeds(table: pd.DataFrame, hidden: int, variant: str) -> pd.DataFrame:
     """Losses with 8 and with 32 experts by seed, at the common rate; only seeds that have both."""
-    chosen = table[(table["variant"] == variant) & (table["parametrization"] == "mup")]
-    wanted = {"hidden_size": hidden, "rate": BEST, "steps": STEPS, "num_layers": 4, "pieces": 1}
-    for key, value in wanted.items():
-        chosen = chosen[chosen[key] == value]
+    fixed = {"rate": BEST, "steps": STEPS, "num_layers": 4, "pieces": 1, "parametrization": "mup"}
+    chosen = _where(table, variant=variant, hidden_size=hidden, **fixed)
     losses = chosen.pivot_table(index="seed", columns="num_experts", values="loss")
     return losses.reindex(columns=[8, 32]).dropna()
 
 
 def _base(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     """Runs of the rule itself with these values."""
-    chosen = table[table["variant"] == "rule"]
+    return _where(table, variant="rule", **wanted)
+
+
+def _where(table: pd.DataFrame, **wanted: object) -> pd.DataFrame:
     for key, value in wanted.items():
-        chosen = chosen[chosen[key] == value]
-    return chosen
+        table = table[table[key] == value]
+    return table
 
 
 def _by_rate(table: pd.DataFrame, column: str, word: str) -> str:

@@ -5,11 +5,9 @@ from pathlib import Path
 
 from fits.errors import UserError
 from trainer_small.architecture import Architecture
-from trainer_small.config import RunSpec
-from trainer_small.designs.recipe import BASE_EXPERTS, Recipe, template
+from trainer_small.designs.recipe import BASE_EXPERTS, Recipe, run_by, template
 from trainer_small.ladder import Family, usual_depth
 from trainer_small.sweeps.sweep import Sweep
-from trainer_small.training_config import TrainingConfig
 
 FEWEST_STEPS = 50
 
@@ -72,16 +70,15 @@ def design_vocabulary_sweep(
                         f"a budget of {budget_flops:.3g} FLOPs leaves width {width} at size {size} {steps} steps; "
                         f"give at least {budget_flops * FEWEST_STEPS / reached:.3g} FLOPs or fewer runs."
                     )
-                name = f"d{width}-v{size}" + (f"-s{seed}" if seed else "")
-                length = {"tokens": steps * training.batch_tokens}
-                own = {
-                    "run_id": name,
-                    "purpose": "vocabulary",
-                    "architecture": shape(width, size),
-                    "training": TrainingConfig.parse(training.model_dump() | length, f"run {name}"),
-                    "seed": seed,
-                }
-                runs.append(RunSpec.parse(dict(shared) | own, f"run {name}"))
+                run = run_by(
+                    shared,
+                    f"d{width}-v{size}" + (f"-s{seed}" if seed else ""),
+                    purpose="vocabulary",
+                    architecture=shape(width, size),
+                    seed=seed,
+                    training={"tokens": steps * training.batch_tokens},
+                )
+                runs.append(run)
     return Sweep(
         name="vocabulary",
         purpose="loss against the vocabulary size at equal training FLOPs, with the noise of seeds",

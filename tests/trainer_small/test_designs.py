@@ -151,6 +151,12 @@ def test_a_recipe_file_is_what_all_runs_share(name: str, tmp_path: Path) -> None
     Sweep.parse(sweep.model_dump(mode="json"), "sweep.yaml")
 
 
+def test_a_recipe_leaves_what_it_does_not_name() -> None:
+    recipe = {"evaluation": {"earlier_points": 2}}
+    (run, *_) = design_vocabulary_sweep(corpus="c", tokenizers=TOKENIZERS, budget_flops=1e15, recipe=recipe).runs
+    assert (run.evaluation.earlier_points, run.evaluation.validation_bytes) == (2, 2**20)
+
+
 @pytest.mark.parametrize(
     ("recipe", "words"),
     [

@@ -72,6 +72,11 @@ def test_a_design_is_within_its_budget_and_can_be_read_back(corpus: Path, tmp_pa
     sweep = Sweep.load(out)
     assert (out.parent / sweep.corpus).resolve() == corpus.resolve()
     assert all((out.parent / path).is_file() for path in sweep.tokenizers.values())
+    (recipe := tmp_path / "recipe.yaml").write_text("training: {optimizer: muon}\ndtype: bfloat16\n", encoding="utf-8")
+    _call(*arguments, "--budget-flops", "2e13", "--out", out, "--recipe", recipe)
+    assert {(run.training.optimizer, run.dtype) for run in Sweep.load(out).runs} == {("muon", "bfloat16")}
+    output = _call(*arguments, "--budget-flops", "2e13", "--out", tmp_path / "no.yaml", "--recipe", out, code=2)
+    assert "is each run's own" in output and not (tmp_path / "no.yaml").exists()
 
 
 def test_named_designs_their_cost_and_the_next_runs(corpus: Path, tmp_path: Path) -> None:
@@ -120,6 +125,11 @@ def test_a_script_for_sbatch_and_several_folders(sweep_file: Path, tmp_path: Pat
     assert "nothing is left" in _call("run", sweep_file, "--out", out, "--engine", "sbatch")
 
 
+def _design_of(vocab_sizes: str) -> list[str]:
+    text = f"design --corpus c --study s --vocab-sizes {vocab_sizes} --budget-flops 1 --out s.yaml"
+    return text.split()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -130,41 +140,17 @@ def test_a_script_for_sbatch_and_several_folders(sweep_file: Path, tmp_path: Pat
         (["run", "s.yaml", "--threads", "0"], "threads is 0"),
         (["cost", "s.yaml", "--utilisation", "0.3"], "--gpu"),
         (
-            ["design", "--corpus", "c", "--study", "s", "--vocab-sizes", "8", "--budget-flops", "1", "--out", "s.yaml"],
+            _design_of("8"),
             "s is no finished study",
         ),
         (
-            [
-                "design",
-                "--corpus",
-                "c",
-                "--study",
-                "s",
-                "--vocab-sizes",
-                "8.5",
-                "--budget-flops",
-                "1",
-                "--out",
-                "s.yaml",
-            ],
+            _design_of("8.5"),
             "--vocab-sizes is '8.5'",
         ),
         (["status", "nowhere"], "holds no runs"),
         (["table", "nowhere", "--out", "runs.csv"], "holds no runs"),
         (
-            [
-                "design",
-                "--corpus",
-                "c",
-                "--study",
-                "s",
-                "--vocab-sizes",
-                "many",
-                "--budget-flops",
-                "1",
-                "--out",
-                "s.yaml",
-            ],
+            _design_of("many"),
             "'many'",
         ),
     ],

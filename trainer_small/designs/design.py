@@ -9,7 +9,7 @@ from fits.errors import UserError
 from trainer_small.architecture import Architecture
 from trainer_small.config import RunSpec, Trunk
 from trainer_small.designs.blocks import Block, Design, find_design
-from trainer_small.designs.recipe import Recipe, template
+from trainer_small.designs.recipe import Recipe, run_by, template
 from trainer_small.ladder import Experts, Family, usual_depth
 from trainer_small.sweeps.sweep import Sweep
 from trainer_small.training_config import TrainingConfig
@@ -222,15 +222,14 @@ def _run(setting: _Setting, point: _Point, unit: float, warmup: float | None) ->
     }
     if warmup is not None:
         changes["warmup_tokens"] = max(round(warmup / batch), 1) * batch
-    name = point.run_id(setting.design.base)
-    own = {
-        "run_id": name,
-        "purpose": point.purpose,
-        "architecture": setting.shape(point),
-        "training": TrainingConfig.parse(recipe.model_dump() | changes, f"run {name}"),
-        "seed": point.seed,
-    }
-    return RunSpec.parse(dict(setting.template) | own, f"run {name}")
+    return run_by(
+        setting.template,
+        point.run_id(setting.design.base),
+        purpose=point.purpose,
+        architecture=setting.shape(point),
+        seed=point.seed,
+        training=changes,
+    )
 
 
 def _can_branch(setting: _Setting) -> bool:

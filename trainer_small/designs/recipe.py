@@ -6,6 +6,7 @@ from typing import Any
 
 from fits.errors import UserError
 from fits.files import read_mapping
+from trainer_small.architecture import Architecture
 from trainer_small.config import RunSpec
 from trainer_small.ladder import Experts, Family
 from trainer_small.training_config import TrainingConfig
@@ -36,18 +37,37 @@ def template(recipe: Recipe, **defaults: Any) -> RunSpec:
     """
     source = recipe if isinstance(recipe, str | Path) else "the recipe"
     data = dict(read_mapping(recipe) if isinstance(recipe, str | Path) else recipe or {})
-    training = data.get("training") or {}
-    if not isinstance(training, Mapping):
-        raise UserError(f"{source}: key 'training' is {training!r}; give keys and values below it.")
+    for key in ("training", "evaluation"):
+        if not isinstance(data.setdefault(key, {}), Mapping):
+            raise UserError(f"{source}: key '{key}' is {data[key]!r}; give keys and values below it.")
     for key in _EACH_RUNS_OWN:
         if key in data:
             raise UserError(f"{source}: key '{key}' is each run's own, which the design sets; remove it.")
     for key in ("tokens", "batch_law"):
-        if key in training:
+        if key in data["training"]:
             raise UserError(f"{source}: the design sets training.{key} of each run; remove it.")
     own = {
         "run_id": "recipe",
         "architecture": Family().shape(64, 4, BASE_EXPERTS, 512),
-        "training": PROXY_RECIPE.model_dump() | dict(training) | {"tokens": _NO_END},
+        "training": PROXY_RECIPE.model_dump() | dict(data["training"]) | {"tokens": _NO_END},
+        "evaluation": defaults.get("evaluation", {}) | dict(data["evaluation"]),
     }
     return RunSpec.parse(defaults | data | own, source)
+
+
+def run_by(
+    shared: RunSpec, run_id: str, *, purpose: str, architecture: Architecture, seed: int, training: Mapping[str, Any]
+) -> RunSpec:
+    """A copy of ``template``'s run with its own shape and seed, and these keys of its training.
+
+    Raises:
+        UserError: the recipe does not suit the run, such as a batch ramp that is longer.
+    """
+    own = {
+        "run_id": run_id,
+        "purpose": purpose,
+        "architecture": architecture,
+        "seed": seed,
+        "training": TrainingConfig.parse(shared.training.model_dump() | dict(training), f"run {run_id}"),
+    }
+    return RunSpec.parse(dict(shared) | own, f"run {run_id}")
