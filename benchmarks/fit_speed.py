@@ -25,7 +25,8 @@ import pandas as pd
 
 import fits
 from fits.binding import bind_table
-from fits.runs import filter_rows, read_table
+from fits.runs import filter_rows
+from fits.table_files import read_table
 from fits.solver.coordinates import Coordinates
 from fits.solver.model import bind as bind_model
 from fits.solver.objective import make_objective

@@ -41,7 +41,7 @@ from fits.profiling import profile as profile
 from fits.result import Fit as Fit
 from fits.runs import filter_rows as filter_rows
 from fits.runs import read_runs as read_runs
-from fits.runs import read_table as read_table
 from fits.runs import usable_runs as usable_runs
 from fits.runs import write_runs as write_runs
+from fits.table_files import read_table as read_table
 from fits.vocabulary import optimal_vocabulary as optimal_vocabulary

@@ -148,6 +148,9 @@ def surface(
         best = np.array([list(source.values.values())])
         coefficients = np.concatenate([best, source.draws])
         level = source.level if level is None else level
+        size_and_data = {settings.get("size", "N"), settings.get("data", "D"), "D", "H"}
+        held = {name: value for name, value in source.held.items() if name not in size_and_data}
+        settings["others"] = held | dict(settings.get("others") or {})
     else:
         law, values = (source.law, source.record.coefficients) if isinstance(source, Published) else source
         coefficients = np.array([[values[name] for name in law.parameter_names]])

@@ -97,22 +97,25 @@ def backtest(
         UserError: the runs span too little compute to leave any out.
     """
     law = get_law(law) if isinstance(law, str) else law
-    if "status" in data.columns:
-        data, _ = usable_runs(data)
-    data = data.reset_index(drop=True)
-    settings = {**settings, "bootstrap": 0, "objective": objective}
+    data, _ = usable_runs(data)
+    whole = fit(law, data, **settings, bootstrap=0, objective=objective)
+    # Whatever was bound or fixed by itself for all of the runs stays so for a part of them.
+    fixed = {name: each.value for name, each in whole.parameters.items() if each.how == "fixed"}
+    bound = {"bind": whole.bind, "loss": whole.data.loss, "fix": fixed}
+    settings = {**settings, **bound, "bootstrap": 0, "objective": objective}
     binding = {key: settings[key] for key in ("bind", "loss", "source", "duplicates") if key in settings}
     flops = run_compute(law, data, compute, **binding)
-    whole = fit(law, data, **settings)
     free = sum(each.how == "fitted" for each in whole.parameters.values())
     cuts, levels = [], _cuts(flops, free)
     for done, cut in enumerate(levels, start=1):
         progress(done, len(levels) + 1)
         below = flops <= cut * (1 + 1e-9)
         try:
-            fitted = fit(law, data.loc[below].reset_index(drop=True), **_rows(settings, below))
+            fitted = fit(law, data.loc[below], **_rows(settings, below))
         except UserError:
             continue  # too few distinct runs below this cut for this law
+        if sum(each.how == "fitted" for each in fitted.parameters.values()) < free:
+            continue  # a variable does not change below this cut
         cuts.append(_judge(fitted.values, law, data, flops, below, cut, binding))
     progress(len(levels) + 1, len(levels) + 1)
     if not cuts:

@@ -9,11 +9,13 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from fits.derivatives import differentiate
 from fits.errors import UserError, nearest
-from fits.expression import Node, names, parse
-from fits.law import Law, Parameter, Variable
-from fits.runs import column_values, usable_runs
+from fits.expression import Number, as_written, names, parse, simplified, substitute
+from fits.law import Law, Variable
+from fits.meaning import Meaning, given_meaning, meaning_of
+from fits.runs import column_values, run_names, usable_runs
+from fits.settings import Settings, settings_of
+from fits.table_files import row_numbers
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,19 @@ class Bound:
 
     variables: dict[str, np.ndarray]
     bound_to: dict[str, str]
+    """Expressions over the table's columns."""
     loss: np.ndarray
     loss_from: str
     weights: np.ndarray
     clusters: np.ndarray | None
     ranges: dict[str, tuple[float, float]]
     notes: list[str]
+    rows: np.ndarray
+    """Rows of the file, from 1."""
+    runs: list[str]
+    """What each run is called; empty where the table does not say."""
+    frame: pd.DataFrame
+    """The rows that were taken."""
 
     def digest(self) -> str:
         """sha256 over variables, loss and weights, in order, as little-endian 64-bit floats."""
@@ -55,10 +64,12 @@ def bind_table(
     """
     where = source or "table"
     frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(dict(data))
-    notes = []
-    if "status" in frame.columns:
-        frame, note = usable_runs(frame)
-        notes += [f"Rows not done were {note}."] if note else []
+    again = frame.columns[frame.columns.duplicated()]
+    if len(again):
+        raise UserError(f"{where}: two columns are named '{again[0]}'; rename one of them.")
+    usable, note = usable_runs(frame, source=where)
+    weights, cluster = (_of_rows(values, frame, usable) for values in (weights, cluster))
+    frame, notes = usable, [f"Rows not done were {note}."] if note else []
     if duplicates == "refuse":
         _refuse_duplicates(frame, where)
     chosen = dict(bind or {})
@@ -70,20 +81,18 @@ def bind_table(
             raise UserError(f"Law '{law.name}' has no variable '{name}'{hint}; bind {', '.join(law.variable_names)}.")
     variables, bound_to = {}, {}
     for variable in law.variables:
-        text = chosen.get(variable.name) or variable.column or variable.name
-        if text not in frame.columns and variable.name not in chosen and variable.name in frame.columns:
-            text = variable.name
-        if variable.name not in chosen and text not in frame.columns:
-            _require_columns(law, variable, text, frame, where)
+        text = chosen.get(variable.name) or _default(law, variable, frame, where)
         variables[variable.name] = column_values(frame, text, source=where)
-        bound_to[variable.name] = text
+        bound_to[variable.name] = _as_expression(text, frame)
     values = column_values(frame, loss_from, source=where)
+    loss_from = _as_expression(loss_from, frame)
+    rows = row_numbers(frame)
     for name, column in (*variables.items(), ("loss", values)):
         bad = ~np.isfinite(column)
         if bad.any():
             row = int(np.flatnonzero(bad)[0])
             text = loss_from if name == "loss" else bound_to[name]
-            raise UserError(f"{where} row {row + 1}: {name} ({text}) is {column[row]}; correct or drop the row.")
+            raise UserError(f"{where} row {rows[row]}: {name} ({text}) is {column[row]}; correct or drop the row.")
     weight = np.ones(len(values))
     if weights is not None:
         weight = column_values(frame, weights, source=where) if isinstance(weights, str) else np.asarray(weights, float)
@@ -102,93 +111,76 @@ def bind_table(
         flops = column_values(frame, "train_flops", source=where)
         if np.isfinite(flops).all():
             ranges["train_flops"] = (float(flops.min()), float(flops.max()))
-    return Bound(variables, bound_to, values, loss_from, weight, clusters, ranges, notes)
+    return Bound(variables, bound_to, values, loss_from, weight, clusters, ranges, notes, rows, run_names(frame), frame)
 
 
-def _require_columns(law: Law, variable: Variable, text: str, frame: pd.DataFrame, where: str | Path) -> None:
+def _of_rows(values: str | np.ndarray | None, frame: pd.DataFrame, usable: pd.DataFrame) -> str | np.ndarray | None:
+    """An array with a value for every row of the table, cut to the rows that are used."""
+    if isinstance(values, np.ndarray) and len(values) == len(frame):
+        return values[frame.index.isin(usable.index)]
+    return values
+
+
+def _default(law: Law, variable: Variable, frame: pd.DataFrame, where: str | Path) -> str:
+    """What a variable is bound to when the user does not say: our own column, or one of the variable's name."""
+    text = variable.column or variable.name
+    if text not in frame.columns and variable.name in frame.columns:
+        return as_written(variable.name)
     for name in names(parse(text)):
         if name not in frame.columns:
             raise UserError(
                 f"{where}: there is no column '{name}'{nearest(name, map(str, frame.columns))}, and law '{law.name}' "
                 f"needs {variable.name} ({variable.meaning}); bind {variable.name} to a column or expression."
             )
+    return text
+
+
+def _as_expression(text: str, frame: pd.DataFrame) -> str:
+    """What was bound, so that it can be read without the table: a column's name in backquotes where it needs them."""
+    return as_written(text) if text in frame.columns else text
+
+
+def without_effect(law: Law, fix: Mapping[str, float], bind: Mapping[str, str], columns: pd.Index) -> dict[str, str]:
+    """Binds of the variables that no longer matter once parameters are fixed (``G`` in ``G**0``) and that the table
+    lacks: any constant does."""
+    left = names(simplified(substitute(law.expression, {name: Number(float(value)) for name, value in fix.items()})))
+    return {
+        each.name: "1"
+        for each in law.variables
+        if each.name not in left and each.name not in bind and each.name not in columns and each.column not in columns
+    }
+
+
+def meanings_of(law: Law, bound: Bound, given: Mapping[str, str]) -> dict[str, Meaning]:
+    """What each variable means to a plan: as the user says, or by the law's declaration and the columns' names.
+
+    Raises:
+        UserError: a meaning is given for what is no variable, or names what no plan knows.
+    """
+    for name in given:
+        if name not in law.variable_names:
+            raise UserError(f"--means {name}: law '{law.name}' has no such variable; it has {law.variable_names}.")
+    return {
+        each.name: given_meaning(each.name, given[each.name])
+        if each.name in given
+        else meaning_of(each, bound.bound_to[each.name], of=law.name, largest=float(bound.variables[each.name].max()))
+        for each in law.variables
+    }
+
+
+def shared_settings(bound: Bound, meanings: Mapping[str, Meaning]) -> Settings:
+    """What the fitted runs share besides the variables."""
+    known = {each.expression: bound.variables[name] for name, each in meanings.items() if each.expression}
+    return settings_of(bound.frame, known)
 
 
 def _refuse_duplicates(frame: pd.DataFrame, where: str | Path) -> None:
     """Two rows alike in every column are one run entered twice: it would count double and narrow every interval."""
     again = frame.duplicated().to_numpy()
     if again.any():
+        rows = row_numbers(frame)
         row = int(np.flatnonzero(again)[0])
         first = int(np.flatnonzero(frame.iloc[: row + 1].duplicated(keep="last").to_numpy())[0])
         raise UserError(
-            f"{where} row {row + 1} repeats row {first + 1} in every column; drop it, or keep duplicates on purpose."
+            f"{where} row {rows[row]} repeats row {rows[first]} in every column; drop it, or keep duplicates on purpose."
         )
-
-
-def check_rows(law: Law, bound: Bound, node: Node, free: list[Parameter], in_logs: bool, where: str | Path) -> None:
-    """Refuse what no fit can be made of.
-
-    Raises:
-        UserError: fewer runs than parameters, a loss without a logarithm, one loss on every row, or a variable that
-            never changes though the law needs it to.
-    """
-    count = len(bound.loss)
-    if count < len(free):
-        raise UserError(
-            f"{where} has {count} runs for the {len(free)} free parameters of '{law.name}'; "
-            "add runs, fix or tie parameters, or choose a smaller law."
-        )
-    if in_logs and (bound.loss <= 0).any():
-        row = int(np.flatnonzero(bound.loss <= 0)[0])
-        raise UserError(
-            f"{where} row {row + 1}: {bound.loss_from} is {bound.loss[row]:g}, which has no logarithm; "
-            "correct the row or choose an objective without log-."
-        )
-    _refuse_negative(law, bound, where)
-    if (bound.loss == bound.loss[0]).all():
-        raise UserError(f"{where}: {bound.loss_from} is {bound.loss[0]:g} on every row; there is nothing to fit.")
-    for name, column in bound.variables.items():
-        if len(column) > 1 and (column == column[0]).all() and _needed(bound, node, free, name):
-            raise UserError(
-                f"{where}: {name} ({bound.bound_to[name]}) is {column[0]:g} on every row, so '{law.name}' cannot tell "
-                f"its parameters apart; add runs at other {name}, or fix parameters."
-            )
-
-
-def _refuse_negative(law: Law, bound: Bound, where: str | Path) -> None:
-    """Sizes, tokens, FLOPs and ratios of a law of ours are not negative, and only a sparsity may be 0."""
-    if law.source == "given":  # a user's own formula may take any number
-        return
-    for variable in law.variables:
-        column = bound.variables[variable.name]
-        wrong = column < 0 if variable.name == "S" else column <= 0
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise UserError(
-                f"{where} row {row + 1}: {bound.bound_to[variable.name]} is {column[row]:g}, but {variable.name} "
-                f"({variable.meaning}) must be above 0; correct or drop the row."
-            )
-
-
-def _needed(bound: Bound, node: Node, free: list[Parameter], name: str) -> bool:
-    """Whether the free parameters cannot all be told apart with this variable held still, wherever they are."""
-    rng = np.random.default_rng(0)
-    names = [parameter.name for parameter in free]
-    chosen = rng.choice(len(bound.loss), min(len(bound.loss), 200), replace=False)
-    values: dict[str, Any] = {each: column[chosen] for each, column in bound.variables.items()}
-    for parameter in free:
-        low, high = parameter.typical
-        values[parameter.name] = np.array([[low + (high - low) * rng.random()]])
-    moved = dict(values)
-    moved[name] = values[name] * np.exp(0.5 * rng.standard_normal(len(chosen)))
-    return _rank(node, values, names) < _rank(node, moved, names)
-
-
-def _rank(node: Node, values: dict[str, Any], names: list[str]) -> int:
-    jet = differentiate(node, values, names)
-    shape = np.shape(next(iter(values.values())))
-    jacobian = np.stack([np.broadcast_to(jet.first.get(i, 0.0), (1, *shape))[0] for i in range(len(names))], axis=1)
-    scale = np.linalg.norm(jacobian, axis=0)
-    if not (np.isfinite(scale) & (scale > 0)).all():
-        return 0
-    return int(np.linalg.matrix_rank(jacobian / scale, tol=1e-9))

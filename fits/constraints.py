@@ -6,7 +6,7 @@ import numpy as np
 
 from fits.binding import Bound
 from fits.errors import UserError, nearest
-from fits.expression import Name, Node, Number, names, substitute
+from fits.expression import Name, Node, Number, names, simplified, substitute
 from fits.law import Domain, Law, Parameter
 
 
@@ -31,7 +31,7 @@ def free_parameters(
             raise UserError(f"Parameter '{name}' is tied to '{other}', which is itself tied; tie both to one.")
     replacements: dict[str, Node] = {name: Number(float(value)) for name, value in fix.items()}
     replacements |= {name: Name(other) for name, other in tie.items()}
-    node = substitute(law.expression, replacements)
+    node = simplified(substitute(law.expression, replacements))
     used = set(names(node))
     free = []
     for parameter in law.parameters:

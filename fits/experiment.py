@@ -46,7 +46,7 @@ def decision_at(fit: Fit, at: Mapping[str, float]) -> Decision:
     for name, value in at.items():
         if not value > 0:
             raise UserError(f"{name} is {value:g}; it must be above 0.")
-    given = dict(at)
+    given = {name: value for name, value in fit.held.items() if name not in ("N", "D", "H")} | dict(at)
     compute = given.pop("C") if "C" not in law.variable_names and "C" in given else None
     ratio = given.pop("bytes_per_token", 1.0) if compute else 1.0
     data = "H" if "H" in law.variable_names else "D"

@@ -1,6 +1,7 @@
 """Arithmetic as people write it: parsed on Python's ast with a whitelist, never run as code.
 
-``Model Size`` stands in backticks when a column name holds spaces. Laws, binds and row filters all use this.
+One rule for names: letters, digits, underscores and dots stand as they are (``config.n_params``); any other name stands
+in backquotes (```Model Size```), with a backquote inside it doubled. Laws, binds and row filters all use this.
 """
 
 import ast
@@ -90,15 +91,18 @@ def parse(text: str, *, conditions: bool = False) -> Node:
     if len(text) > _LONGEST:
         raise UserError(f"The expression {text[:40]!r}... has {len(text)} characters; keep it below {_LONGEST}.")
     quoted: dict[str, str] = {}
+    prefix = "quoted_"
+    while prefix in text:
+        prefix += "_"
 
     def replace(match: re.Match[str]) -> str:
         if not match.group().startswith("`"):
             return match.group()
-        name = f"quoted__{len(quoted)}"  # Python's parser takes no backquotes
-        quoted[name] = match.group()[1:-1]
+        name = f"{prefix}{len(quoted)}"  # Python's parser takes no backquotes
+        quoted[name] = match.group()[1:-1].replace("``", "`")
         return f" {name} "
 
-    plain = re.sub(r"'[^']*'|\"[^\"]*\"|`[^`]*`", replace, text).strip()
+    plain = re.sub(r"'[^']*'|\"[^\"]*\"|`(?:[^`]|``)+`", replace, text).strip()
     try:
         tree = ast.parse(plain, mode="eval")
         return _Reader(text, quoted, conditions).read(tree.body)
@@ -124,6 +128,8 @@ class _Reader:
                 return Text(value)
             case ast.Name(id=name):
                 return Name(self.quoted.get(name, name))
+            case ast.Attribute() if (name := self._dotted(tree)) is not None:
+                return Name(name)
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return Operation("neg", (self.read(operand),))
             case ast.UnaryOp(op=ast.UAdd(), operand=operand):
@@ -145,12 +151,19 @@ class _Reader:
             case ast.UnaryOp(op=ast.Not(), operand=operand) if self.conditions:
                 return Operation("not", (self.read(operand),))
         part = ast.unparse(tree)
-        for name, meant in sorted(self.quoted.items(), reverse=True):  # quoted__10 before quoted__1
+        for name, meant in sorted(self.quoted.items(), reverse=True):  # quoted_10 before quoted_1
             part = part.replace(name, f"`{meant}`")
         raise UserError(
             f"The expression {self.text!r} holds {part!r}, which is not allowed; use numbers, names, + - * / ** and "
             f"{', '.join(FUNCTIONS)}" + (", comparisons, and, or, not." if self.conditions else ".")
         )
+
+    def _dotted(self, tree: ast.expr) -> str | None:
+        """``config.n_params`` as one name; None when anything but plain names stands before the dots."""
+        if isinstance(tree, ast.Attribute):
+            before = self._dotted(tree.value)
+            return before and f"{before}.{tree.attr}"
+        return tree.id if isinstance(tree, ast.Name) and tree.id not in self.quoted else None
 
     def _comparisons(self, left: ast.expr, operators: list[ast.cmpop], rights: list[ast.expr]) -> Node:
         node: Node | None = None
@@ -162,6 +175,46 @@ class _Reader:
             left = right
         assert node is not None
         return node
+
+
+def as_written(name: str) -> str:
+    """A name as an expression holds it: as it is, or in backquotes where it needs them."""
+    try:
+        if parse(name) == Name(name):
+            return name
+    except UserError:
+        pass
+    return "`" + name.replace("`", "``") + "`"
+
+
+def written(node: Node) -> str:
+    """The expression as text that ``parse`` reads back as the same."""
+    match node:
+        case Number(value):
+            short = f"{value:g}"
+            if float(short) != value:
+                return repr(value)
+            return re.sub(r"e\+?(-?)0*", r"e\1", short.replace("inf", "1e999"))
+        case Text(value):
+            return f"'{value}'"
+        case Name(name):
+            return as_written(name)
+        case Operation("neg", (operand,)):
+            return f"-{_inner(operand)}"
+        case Operation("not", (operand,)):
+            return f"not {_inner(operand)}"
+        case Operation(operator, (operand,)):
+            return f"{operator}({written(operand)})"
+        case Operation(operator, (left, right)):
+            space = "" if operator in _ARITHMETIC.values() else " "
+            return f"{_inner(left)}{space}{operator}{space}{_inner(right)}"
+    raise AssertionError(node)
+
+
+def _inner(node: Node) -> str:
+    """An operand, in brackets where it has operators of its own."""
+    plain = not isinstance(node, Operation) or node.operator in FUNCTIONS
+    return written(node) if plain else f"({written(node)})"
 
 
 def names(node: Node) -> list[str]:
@@ -184,6 +237,26 @@ def substitute(node: Node, replacements: Mapping[str, Node]) -> Node:
     if isinstance(node, Operation):
         return Operation(node.operator, tuple(substitute(operand, replacements) for operand in node.operands))
     return node
+
+
+def simplified(node: Node) -> Node:
+    """The expression without what a 0 or a 1 makes void: ``G**0``, ``1*a``, ``0*a``, ``0/a``, ``a + 0``."""
+    if not isinstance(node, Operation):
+        return node
+    parts = tuple(simplified(operand) for operand in node.operands)
+    zero, one = Number(0.0), Number(1.0)
+    match node.operator, parts:
+        case ("neg", (Number(value),)):
+            return Number(0.0 - value)
+        case ("**", (_, Number(0.0))) | ("**", (Number(1.0), _)):
+            return one
+        case ("*", (Number(0.0), _)) | ("*", (_, Number(0.0))) | ("/", (Number(0.0), _)):
+            return zero
+        case ("*", (Number(1.0), rest)) | ("*", (rest, Number(1.0))) | ("/", (rest, Number(1.0))):
+            return rest
+        case ("+", (Number(0.0), rest)) | ("+", (rest, Number(0.0))) | ("-", (rest, Number(0.0))):
+            return rest
+    return Operation(node.operator, parts)
 
 
 def evaluate(node: Node, values: Mapping[str, Any]) -> Any:

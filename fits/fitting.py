@@ -7,12 +7,14 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from fits.binding import bind_table, check_rows
+from fits.binding import bind_table, meanings_of, shared_settings, without_effect
 from fits.constraints import free_parameters, start_vectors
 from fits.errors import UserError, check_level, nearest
+from fits.expression import names, parse
 from fits.judgement import prove, warn
 from fits.law import Domain, Law
 from fits.laws import get_law
+from fits.loss_units import unit_of_loss
 from fits.result import (
     BootstrapRecord,
     DataRecord,
@@ -22,6 +24,9 @@ from fits.result import (
     VariableRecord,
     estimates,
 )
+from fits.meaning import Meaning
+from fits.row_checks import check_rows, neutral_values
+from fits.settings import Settings
 from fits.solver.bootstrap import Kind
 from fits.solver.bootstrap import bootstrap as resample
 from fits.solver.coordinates import Coordinates
@@ -41,6 +46,7 @@ def fit(
     *,
     loss: str | None = None,
     bind: Mapping[str, str] | None = None,
+    means: Mapping[str, str] | None = None,
     objective: str = "log-huber",
     delta: float = 1e-3,
     fix: Mapping[str, float] | None = None,
@@ -63,6 +69,8 @@ def fit(
         data: a run table or a mapping of columns. Rows whose ``status`` is not ``done`` are left out.
         loss: column or expression to fit; the law's own response column unless given (also as ``bind["loss"]``).
         bind: variable -> column or expression; the law's own columns unless given.
+        means: variable -> what it means to a plan, an expression over ``fits.meaning.PLAN_COLUMNS``; read from the law and
+            the columns' names unless given. ``loss`` may be ``loss`` (nats a token) or ``bits_per_byte``.
         objective: ``log-huber``, ``huber``, ``log-least-squares``, ``least-squares``, ``log-lad``, ``lad``,
             ``log-asymmetric`` or ``asymmetric``; those with ``log-`` take residuals of logarithms. Summed over runs.
         delta: where the Huber penalty turns linear.
@@ -89,10 +97,20 @@ def fit(
         if value < 0:
             raise UserError(f"{name} is {value}; it must be 0 or more.")
     goal = make_objective(objective, delta)
+    bind, fix, means = dict(bind or {}), dict(fix or {}), dict(means or {})
+    bind |= without_effect(law, fix, bind, data.columns if isinstance(data, pd.DataFrame) else pd.Index(list(data)))
     bound = bind_table(
         law, data, loss=loss, bind=bind, weights=weights, cluster=cluster, duplicates=duplicates, source=source
     )
-    node, free, fixed, tied = free_parameters(law, dict(fix or {}), dict(tie or {}), dict(bounds or {}), bound)
+    node, free, fixed, tied = free_parameters(law, fix, dict(tie or {}), dict(bounds or {}), bound)
+    neutral = neutral_values(law, bound, node, free)
+    if neutral:
+        for values in neutral.values():
+            fix |= values
+        node, free, fixed, tied = free_parameters(law, fix, dict(tie or {}), dict(bounds or {}), bound)
+    unit, unit_note = unit_of_loss(law, bound.loss_from, means.pop("loss", None))
+    meanings = meanings_of(law, bound, means)
+    settings = shared_settings(bound, meanings)
     check_rows(law, bound, node, free, goal.in_logs, source or "table")
     domains: tuple[Domain, ...] = tuple(parameter.domain for parameter in free)
     positive = [parameter.name for parameter in free if parameter.domain == "positive"]
@@ -117,18 +135,25 @@ def fit(
     how = {name: "fixed" if name in fixed else "tied" if name in tied else "fitted" for name in every}
     table = estimates(law.parameter_names, every, draws, level, how)
     convergence = prove(problem, optimum, found, free)
-    notes = [*bound.notes, *warn(law, convergence, found, table, free, len(residual), kind)]
+    notes = [
+        *bound.notes,
+        *(_held(name, values, bound.variables[name][0]) for name, values in neutral.items()),
+        *(_of_the_plan(law, meanings, settings)),
+        *unit_note,
+        *warn(law, convergence, found, table, free, len(residual), kind),
+    ]
     return Fit(
         law=law.name,
         formula=law.formula,
         definitions=dict(law.definitions),
         response=law.response,
-        unit=law.unit,
+        unit=unit,
         source=law.source,
         variables=[
             VariableRecord(
                 name=variable.name,
-                meaning=variable.meaning,
+                meaning=meanings[variable.name].text,
+                means=meanings[variable.name].expression,
                 bound_to=bound.bound_to[variable.name],
                 low=bound.ranges[variable.name][0],
                 high=bound.ranges[variable.name][1],
@@ -145,6 +170,9 @@ def fit(
         level=level,
         parameters=table,
         ranges=bound.ranges,
+        constants=settings.constants,
+        commonest=settings.commonest,
+        bytes_per_token=settings.bytes_per_token,
         residual_scale=residual_scale,
         convergence=convergence,
         bootstrap=BootstrapRecord(
@@ -159,6 +187,23 @@ def fit(
         warnings=notes,
         draws=draws,
     )
+
+
+def _held(name: str, fixed: Mapping[str, float], value: float) -> str:
+    each = " and ".join(f"{parameter}={number:g}" for parameter, number in fixed.items())
+    return f"{name} is {value:g} on every row, so these runs cannot tell its effect: {each} is fixed, as --fix would."
+
+
+def _of_the_plan(law: Law, meanings: Mapping[str, Meaning], settings: Settings) -> list[str]:
+    """What a plan by this law would have to know: doubtful meanings, and settings that vary unseen."""
+    if law.response not in ("loss", "bits_per_byte"):
+        return []
+    expressions = [parse(each.expression) for each in meanings.values() if each.expression]
+    seen = {name for expression in expressions for name in names(expression)}
+    if seen & {"activation_ratio", "params_total", "params_total_non_embedding"}:
+        seen |= {"num_experts", "experts_per_token", "num_shared_experts"}
+    asked = [each.question for each in meanings.values() if each.question]
+    return [*asked, *(note for name, note in settings.notes.items() if name not in seen)]
 
 
 def _bootstrap_kind(asked: Kind | None, rows: int, free: int, clustered: bool) -> tuple[Kind, str]:

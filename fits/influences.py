@@ -14,7 +14,7 @@ _HEAVY = 3.0  # times the average leverage
 def influence(fit: Fit, data: pd.DataFrame) -> pd.DataFrame:
     """A table with a row a run, most conspicuous first.
 
-    Columns: ``row`` (from 1), ``leverage`` (0 to 1; how strongly the run sets its own prediction), ``residual``
+    Columns: ``row`` (of the file, from 1), ``run`` (its run_id or name), ``leverage`` (0 to 1; how strongly the run sets its own prediction), ``residual``
     (log or raw, as the objective has it), ``deviations`` (of a robust standard deviation), ``outlier``, ``heavy``.
 
     Raises:
@@ -37,7 +37,8 @@ def influence(fit: Fit, data: pd.DataFrame) -> pd.DataFrame:
     deviations = residual / spread if spread > 0 else np.zeros_like(residual)
     table = pd.DataFrame(
         {
-            "row": np.arange(1, len(residual) + 1),
+            "row": bound.rows,
+            "run": bound.runs,
             "leverage": leverage,
             "residual": residual,
             "deviations": deviations,

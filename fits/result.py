@@ -9,12 +9,14 @@ from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import ConfigDict, PlainSerializer, PlainValidator
+from pydantic import ConfigDict, PlainSerializer, PlainValidator, model_validator
 
 from fits.errors import UserError
 from fits.files import write_text
 from fits.html import card, number
 from fits.law import Law, Parameter, Variable
+from fits.laws import list_laws
+from fits.meaning import meaning_of
 from fits.schema import Schema
 
 
@@ -29,11 +31,13 @@ Draws = Annotated[np.ndarray, PlainValidator(_matrix), PlainSerializer(lambda ar
 
 
 class VariableRecord(Schema):
-    """A variable of the law and the column or expression it was bound to."""
+    """A variable of the law, the column or expression it was bound to, and what it means to a plan."""
 
     name: str
     meaning: str
     bound_to: str
+    means: str | None = None
+    """An expression over ``fits.meaning.PLAN_COLUMNS``; None when no plan can know it."""
     low: float
     high: float
 
@@ -125,6 +129,12 @@ class Fit(Schema):
     parameters: dict[str, Estimate]
     ranges: dict[str, tuple[float, float]]
     """Smallest and largest value fitted, of every variable, the loss, and train_flops when the table has it."""
+    constants: dict[str, float] = {}
+    """Our columns that were the same on every row, whatever the table calls them (``fits.settings``)."""
+    commonest: dict[str, float] = {}
+    """What most rows had of those that varied."""
+    bytes_per_token: dict[int, float] = {}
+    """UTF-8 bytes of training text a token in the table, by vocabulary size."""
     residual_scale: float
     """Standard deviation of the residuals on the objective's scale, degrees of freedom allowed for."""
     convergence: Convergence
@@ -133,6 +143,24 @@ class Fit(Schema):
     warnings: list[str]
     decisions: dict[str, dict[str, Any]] = {}
     draws: Draws
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_meanings(cls, data: Any) -> Any:
+        """Files written before meanings were kept have them found by the names again."""
+        variables = data.get("variables") if isinstance(data, dict) else None
+        if not isinstance(variables, list) or not all(isinstance(each, dict) for each in variables):
+            return data
+        if any("means" in each or not {"name", "bound_to"} <= set(each) for each in variables):
+            return data
+        known = {law.name: law for law in list_laws()}.get(str(data.get("law")))
+        declared = {each.name: each for each in known.variables} if known else {}
+        found = []
+        for each in variables:
+            variable = declared.get(each["name"], Variable(each["name"], each.get("meaning", "")))
+            meaning = meaning_of(variable, str(each["bound_to"]), of=str(data.get("law")))
+            found.append({**each, "means": meaning.expression})
+        return {**data, "variables": found}
 
     @cached_property
     def as_law(self) -> Law:
@@ -161,9 +189,20 @@ class Fit(Schema):
         """What each variable was bound to."""
         return {variable.name: variable.bound_to for variable in self.variables}
 
+    @property
+    def means(self) -> dict[str, str]:
+        """What each variable means to a plan, an expression over ``fits.meaning.PLAN_COLUMNS``; what no plan can know is
+        left out."""
+        return {each.name: each.means for each in self.variables if each.means is not None}
+
+    @property
+    def held(self) -> dict[str, float]:
+        """Variables that had one value on every row; predictions take it unless they are asked for another."""
+        return {each.name: each.low for each in self.variables if each.low == each.high}
+
     def predict(self, **variables: Any) -> Any:
         """The law's value at these variables (numbers or arrays, by the law's names)."""
-        value = self.as_law.evaluate(self.values, variables)
+        value = self.as_law.evaluate(self.values, self.held | variables)
         return float(value) if np.ndim(value) == 0 else value
 
     def predict_draws(self, **variables: Any) -> np.ndarray:
@@ -172,7 +211,7 @@ class Fit(Schema):
         columns = {
             name: self.draws[:, index].reshape(-1, *([1] * len(shape))) for index, name in enumerate(self.parameters)
         }
-        value = np.asarray(self.as_law.evaluate(columns, variables))
+        value = np.asarray(self.as_law.evaluate(columns, self.held | variables))
         return np.broadcast_to(value, (len(self.draws), *shape))
 
     def band(self, level: float | None = None, *, new_run: bool = False, **variables: Any) -> tuple[Any, Any]:

@@ -8,13 +8,20 @@ from fits import Fit
 from fits.errors import UserError, check_level
 from scaling.limits import limits_of, ranges_of_law
 from scaling.plan import Cluster, TrainingPlan
-from scaling.pricing import Pricing, Text, pricing_of_fit
+from scaling.pricing import Pricing, Text, pricing_of_fit, require_choice
 from scaling.proposal import Context, draft, tao_vocabulary, with_reasons
 from scaling.published_pricing import published_pricing
+from scaling.runs_of_law import (
+    about_vocabulary,
+    bytes_of_runs,
+    space_of_runs,
+    usual_length,
+    vocabularies_of_runs,
+)
 from scaling.search import Search, Spending, candidates, search
-from scaling.space import SearchSpace, dense_space, space_of_sweep, usual_space
+from scaling.space import ROUTING, SearchSpace, dense_space, space_of_sweep, usual_space
 from trainer_small.config import RunSpec
-from trainer_small.ladder import Experts, Family
+from trainer_small.ladder import Experts
 from trainer_small.sweeps.sweep import Sweep
 from vocab_study.study import Study
 
@@ -67,6 +74,7 @@ def plan_for(
     if sequence_length is not None and sequence_length <= 0:
         raise UserError(f"sequence_length is {sequence_length}; it must be above 0.")
     pricing = _pricing(law)
+    require_choice(pricing)
     sweep = Sweep.load(sweep_file) if sweep_file else None
     study = Study.load(study_directory) if study_directory else None
     space, remarks = _space(pricing, law, sweep, constraints_file)
@@ -82,8 +90,8 @@ def plan_for(
         dict(space) | {key: value for key, value in changes.items() if value is not None}, "constraints"
     )
     reference = reference_run(sweep) if sweep else None
-    length = sequence_length or (reference.training.sequence_length if reference else 4096)
-    bytes_per_token = (lambda size: study.bytes_per_token(size, split="train")) if study else None
+    length = sequence_length or (reference.training.sequence_length if reference else usual_length(pricing))
+    bytes_per_token = (lambda size: study.bytes_per_token(size, split="train")) if study else bytes_of_runs(pricing.fit)
     spending = Spending(train_flops, Text(length, space.unique_tokens, bytes_per_token), space.inference_tokens)
     gpu = gpu or (cluster.gpu if cluster else "h200")
     extra = ranges_of_law(pricing) if pricing.fit and not sweep else []
@@ -92,7 +100,8 @@ def plan_for(
         limits = [*limits_of(space, train_flops, gpu, cluster.gpus if cluster else None), *extra]
         return search(pricing, candidates(space, spending, limits))
 
-    found, vocabulary = _with_vocabulary(pricing, space, study, found_in)
+    found, vocabulary = _with_vocabulary(pricing, space, found_in)
+    remarks = (*remarks, *about_vocabulary(pricing, found.shape.vocab_size))
     context = Context(
         name=name,
         level=level,
@@ -131,11 +140,11 @@ def _space(
     """The choices, from the user's file, the sweep or the usual ones, and what has to be said about them."""
     dense = pricing.holds == "num_experts == 0"
     if constraints_file:
-        space = SearchSpace.load(constraints_file)
+        space, remarks = SearchSpace.load(constraints_file), ()
         if not (space.experts or space.num_experts):
-            defaults = dense_space(space) if dense else usual_space()
-            routing = ("experts", "num_experts", "experts_per_token", "num_shared_experts", "granularity")
-            space = space.model_copy(update={key: getattr(defaults, key) for key in routing})
+            defaults, remarks = (dense_space(space), ()) if dense else _defaults(pricing)
+            left = [key for key in ROUTING if key not in space.model_fields_set]
+            space = space.model_copy(update={key: getattr(defaults, key) for key in left})
         if dense and not space.is_dense:
             raise UserError(
                 f"{constraints_file} asks for experts, and law '{pricing.name}' is of dense models, with no term for "
@@ -143,7 +152,7 @@ def _space(
             )
         if space.is_free and not pricing.sees_experts and not dense:
             raise UserError(_blind(pricing, f"{constraints_file} gives several numbers of experts"))
-        return space, ()
+        return space, remarks
     if sweep:
         space = space_of_sweep(sweep)
         if not pricing.sees_experts and len(space.experts) > 1:
@@ -156,9 +165,12 @@ def _space(
         return space, ()
     if dense:
         return dense_space(SearchSpace(depth_factors=usual_space().depth_factors)), ()
-    if pricing.fit and not pricing.sees_experts:
-        raise UserError(_blind(pricing, "no choice is given"))
-    return usual_space(Family() if pricing.fit else None), ()
+    return _defaults(pricing)
+
+
+def _defaults(pricing: Pricing) -> tuple[SearchSpace, tuple[str, ...]]:
+    """The choices when nobody gives any: those of the law's runs, or of published models."""
+    return space_of_runs(pricing) if pricing.fit else (usual_space(), ())
 
 
 def _blind(pricing: Pricing, what: str) -> str:
@@ -178,7 +190,7 @@ def _commonest(sweep: Sweep, space: SearchSpace) -> Experts:
 
 
 def _with_vocabulary(
-    pricing: Pricing, space: SearchSpace, study: Study | None, found_in: Callable[[SearchSpace], Search]
+    pricing: Pricing, space: SearchSpace, found_in: Callable[[SearchSpace], Search]
 ) -> tuple[Search, str]:
     """The search at the vocabulary given, among those given, or at what Tao et al. advise for the shape it finds.
 
@@ -195,7 +207,13 @@ def _with_vocabulary(
         several = len(space.vocab_size) > 1
         return found_in(space), f"chosen by the law among {list(space.vocab_size)}" if several else "given"
     if pricing.fit:
-        raise UserError(f"law '{pricing.name}' does not say which vocabulary its runs had; give it with --vocab-size.")
+        sizes = vocabularies_of_runs(pricing)
+        if not sizes:
+            raise UserError(
+                f"the table behind law '{pricing.name}' has no column of the vocabulary; give its size with --vocab-size."
+            )
+        source = f"chosen by the law among {list(sizes)}" if len(sizes) > 1 else "as the law's runs had it"
+        return found_in(space.model_copy(update={"vocab_size": sizes})), source
     found = found_in(space.model_copy(update={"vocab_size": (131072,)}))
     for _ in range(2):  # the advice on the vocabulary depends on the shape it is for
         size = tao_vocabulary(found.shape.params_active_non_embedding, found.shape.hidden_size)

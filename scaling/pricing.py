@@ -9,30 +9,24 @@ import numpy as np
 
 from fits import Fit
 from fits.coefficients import published
-from fits.errors import UserError, nearest
-from fits.expression import evaluate, names, parse
+from fits.errors import UserError
+from fits.expression import Name, evaluate, names, parse, substitute, written
 from fits.law import Law
+from fits.loss_units import UNITS
 
 BytesPerToken = Callable[[int], float]
 """UTF-8 bytes of training text per token at a vocabulary size."""
 
-_SHAPE_COLUMNS = (
-    "vocab_size",
-    "hidden_size",
-    "num_layers",
-    "num_attention_heads",
-    "num_experts",
-    "experts_per_token",
-    "num_shared_experts",
-    "expert_ffn_size",
-    "num_dense_layers",
+_DATA = {"tokens", "tokens_seen", "train_bytes", "train_flops"}
+_SIZE = {
     "params_total",
     "params_total_non_embedding",
     "params_active",
     "params_active_non_embedding",
-    "activation_ratio",
-    "granularity",
-)
+    "hidden_size",
+} | {
+    *("num_layers", "expert_ffn_size", "dense_ffn_size", "flops_per_token"),
+}
 
 
 @dataclass(frozen=True)
@@ -85,7 +79,7 @@ class Pricing:
     @cached_property
     def sees(self) -> frozenset[str]:
         """The columns that the law is bound to."""
-        seen = _columns(self.bind)
+        seen = {column for text in self.bind.values() for column in names(parse(text))}
         if "tian_leverage" in seen:
             seen |= {"activation_ratio", "granularity"}
         return frozenset(seen)
@@ -109,7 +103,7 @@ class Pricing:
         """The law's variables for runs of these shapes and tokens.
 
         Raises:
-            UserError: the law needs a column that a plan cannot give.
+            UserError: the law counts bytes of text, and it is not known how many a token is.
         """
         columns = {column: self._column(column, of, tokens, text) for column in self.sees}
         return {name: evaluate(parse(expression), columns) for name, expression in self.bind.items()}
@@ -153,6 +147,10 @@ class Pricing:
                 return text.effective(tokens) * text.bytes_of(of.vocab_size)
             case "train_flops":
                 return of.flops_per_token(text.sequence_length) * tokens
+            case "flops_per_token":
+                return 1.0 * of.flops_per_token(text.sequence_length)
+            case "sequence_length":
+                return float(text.sequence_length)
             case "flops_per_token_without_head":
                 return 1.0 * _without_head(of, text.sequence_length)
             case "tian_leverage":
@@ -160,24 +158,28 @@ class Pricing:
                 law = published("tian-leverage")
                 shape = {"A": of.activation_ratio, "G": of.granularity}
                 return law.law.evaluate(law.record.coefficients, {**shape, "C": spent})
-        if name not in _SHAPE_COLUMNS:
-            mend = "bind the law to columns of the shape, the tokens or the bytes when fitting"
-            raise UserError(
-                f"law '{self.name}' takes a variable from column '{name}'{nearest(name, _SHAPE_COLUMNS)}, "
-                f"which a plan cannot give; {mend}."
-            )
         return np.asarray(getattr(of, name), dtype=float)
 
 
 def pricing_of_fit(fit: Fit) -> Pricing:
-    """A law fitted here, with its draws."""
+    """A law fitted here, with its draws.
+
+    Raises:
+        UserError: one of its variables means nothing that a plan knows.
+    """
+    for each in fit.variables:
+        if each.means is None:
+            raise UserError(
+                f"law '{fit.law}': {each.name} (bound to {each.bound_to}) is nothing that a plan knows; fit again and say "
+                f"what it is with --means {each.name}=COLUMN, or leave it out of the law."
+            )
     best = np.array([list(fit.values.values())])
     return Pricing(
         name=fit.law,
         law=fit.as_law,
         coefficients=np.concatenate([best, fit.draws]) if len(fit.draws) else best,
-        bind=fit.bind,
-        quantity="bits_per_byte" if "bits_per_byte" in fit.data.loss else "loss",
+        bind=_discounting(fit.means),
+        quantity="bits_per_byte" if fit.unit == UNITS["bits_per_byte"] else "loss",
         unit=fit.unit,
         source=f"fitted to {fit.n_runs} runs: {fit.formula}",
         ranges={name: span for name, span in fit.ranges.items() if name != "loss"},
@@ -190,20 +192,41 @@ def _without_head(of: Any, sequence_length: int) -> Any:
     return of.flops_per_token(sequence_length) - 6 * of.vocab_size * of.hidden_size
 
 
-def columns_of(fit: Fit) -> set[str]:
-    """The run-table columns that a law was bound to: what it can see of a model."""
-    return _columns(fit.bind)
+def require_choice(pricing: Pricing) -> None:
+    """
+    Raises:
+        UserError: a fitted law predicts no loss, or does not see both the size of a model and its data, so that it cannot
+            choose between them.
+    """
+    fit = pricing.fit
+    if fit is None:
+        return
+    if fit.unit not in UNITS.values():
+        raise UserError(
+            f"law '{fit.law}' predicts {fit.response} ({fit.unit}) and no loss, so it cannot choose a plan."
+        )
+    for what, columns in (("the size of a model", _SIZE), ("its data", _DATA)):
+        if not pricing.sees & columns:
+            seen = ", ".join(sorted(pricing.sees))
+            raise UserError(
+                f"law '{fit.law}' sees {seen} and not {what}, so it cannot choose between size and data; fit one that "
+                "sees both, such as hoffmann or moe-power."
+            )
 
 
-def _columns(bind: Mapping[str, str]) -> set[str]:
-    return {column for text in bind.values() for column in names(parse(text))}
+def _discounting(means: Mapping[str, str]) -> dict[str, str]:
+    """A law that takes the unique tokens discounts repeats itself, so its tokens are those seen."""
+    if not any("unique_tokens" in names(parse(text)) for text in means.values()):
+        return dict(means)
+    seen = {"tokens": Name("tokens_seen")}
+    return {name: written(substitute(parse(text), seen)) for name, text in means.items()}
 
 
 def law_variables(fit: Fit, shape: Any, tokens: Any, bytes_per_token: BytesPerToken | None) -> dict[str, np.ndarray]:
-    """The variables of a fitted law for runs of one shape, by the columns that it was bound to.
+    """The variables of a fitted law for runs of one shape, by what they mean.
 
     Raises:
-        UserError: the law needs a column that a plan cannot give.
+        UserError: the law needs what a plan cannot give.
     """
     tokens, pricing = np.asarray(tokens, dtype=float), pricing_of_fit(fit)
     if "train_flops" in pricing.sees:

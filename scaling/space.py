@@ -15,6 +15,13 @@ _COUNTS = (
 )
 
 
+ROUTING = (
+    *("experts", "num_experts", "experts_per_token", "num_shared_experts", "granularity", "num_dense_layers"),
+    "active_ffn_ratio",
+)
+"""The keys of a search space that say what may be chosen of experts."""
+
+
 class SearchSpace(Schema):
     """Choices, each a list, and limits. Every combination of the choices is tried.
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from fits.errors import UserError
+from fits.expression import evaluate, names, parse
+from fits.loss_units import UNITS
 from fits.result import Fit
 from fits.schema import Schema
 from vocab_study.exact import TextCurve
@@ -53,16 +55,16 @@ def optimum_by_law(
         UserError: the law knows no vocabulary, predicts a loss that cannot be compared across vocabularies, or takes
             bytes of text and there is no study.
     """
-    bound = {variable.name: variable.bound_to for variable in fit.variables}
-    if "vocab_size" not in bound.values():
+    seen = {column for meaning in fit.means.values() for column in names(parse(meaning))}
+    if "vocab_size" not in seen:
         raise UserError(
             f"the law '{fit.law}' does not know the vocabulary; fit one that does: scaling fit RUNS --law moe-bits"
         )
-    if "bits_per_byte" not in fit.data.loss:
+    if fit.unit != UNITS["bits_per_byte"]:
         raise UserError(
             f"the law was fitted to '{fit.data.loss}', which cannot be compared across vocabularies; fit bits_per_byte."
         )
-    if text is None and "train_bytes" in bound.values():
+    if text is None and "train_bytes" in seen:
         raise UserError(f"the law '{fit.law}' counts bytes of text; give --study, which says how many a token is.")
     sizes = np.geomspace(512, 2**18, _SIZES) if text is None else _spread(text.sizes)
     tokens = flops / (6 * (params + sizes * hidden_size))
@@ -74,15 +76,14 @@ def optimum_by_law(
     }
     if text is not None:
         columns["train_bytes"] = tokens / text.tokens_per_byte[sizes.astype(int) - int(text.sizes[0])]
-    known = dict(setting or {})
-    if "activation_ratio" in known:
-        known["1/activation_ratio"] = 1 / known["activation_ratio"]
+    columns |= {name: np.full(len(sizes), value) for name, value in (setting or {}).items()}
     values = {}
-    for name, column in bound.items():
-        if column in columns:
-            values[name] = columns[column]
+    for each in fit.variables:
+        meaning = parse(each.means or each.name)
+        if set(names(meaning)) <= set(columns):
+            values[each.name] = np.broadcast_to(evaluate(meaning, columns), sizes.shape)
         else:
-            values[name] = np.full(len(sizes), known.get(column, math.sqrt(math.prod(fit.ranges[name]))))
+            values[each.name] = np.full(len(sizes), math.sqrt(each.low * each.high))
     best = int(np.argmin(fit.predict(**values)))
     drawn = fit.predict_draws(**values).argmin(axis=1) if len(fit.draws) else np.array([best])
     low, high = np.quantile(sizes[drawn], [(1 - level) / 2, (1 + level) / 2])

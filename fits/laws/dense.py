@@ -61,7 +61,11 @@ DENSE = (
             "U_N": "(N + N_opt - abs(N - N_opt))/2",
             "N_eff": "U_N + U_N*R_N*(1 - exp(-(N/U_N - 1)/R_N))",
         },
-        variables=(_N, Variable("D", "training tokens, repeats counted", "tokens"), Variable("U", "unique tokens")),
+        variables=(
+            _N,
+            Variable("D", "training tokens, repeats counted", "tokens"),
+            Variable("U", "unique tokens", "unique_tokens"),
+        ),
         parameters=(
             _FLOOR,
             _A,

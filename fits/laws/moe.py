@@ -82,7 +82,7 @@ MOE = (
         name="krajewski",
         formula="c + (g/G**gamma + a)/N**alpha + b/D**beta",
         variables=(
-            Variable("N", "total parameters without embeddings"),
+            Variable("N", "total parameters without embeddings", "params_total_non_embedding"),
             _D,
             Variable("G", "granularity, dense FFN size / expert FFN size", "2*granularity"),
         ),

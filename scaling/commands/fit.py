@@ -15,6 +15,10 @@ def fit(
     bind: Annotated[
         list[str] | None, typer.Option(help="VARIABLE=COLUMN_OR_EXPRESSION; also loss=... Our own columns need none.")
     ] = None,
+    means: Annotated[
+        list[str] | None,
+        typer.Option(help="VARIABLE=WHAT a plan shall take it for, such as N=params_active; also loss=bits_per_byte."),
+    ] = None,
     where: Annotated[str | None, typer.Option(help="Keep rows that meet this, such as 'loss < 5'.")] = None,
     cluster: Annotated[str | None, typer.Option(help="Column whose groups are resampled whole.")] = None,
     objective: Annotated[
@@ -74,7 +78,7 @@ def fit(
         chosen = fits.custom_law(law, variables, domains={name: "real" for name in real or []}, starts=starts)
     frame = fits.read_table(table)
     if where is not None:
-        frame = fits.filter_rows(frame, where, source=table).reset_index(drop=True)
+        frame = fits.filter_rows(frame, where, source=table)
     # Names that only a compared law has are its own; a name that none has is refused by the fit.
     theirs = {name for each in against or [] for name in fits.get_law(each).variable_names} - {*chosen.variable_names}
     settings: dict[str, Any] = {
@@ -98,6 +102,7 @@ def fit(
             bootstrap=bootstrap,
             bootstrap_kind=bootstrap_kind,  # type: ignore[arg-type]
             level=level,
+            means=pairs(means, "--means"),
             **settings,
         )
     result = result.model_copy(

@@ -60,10 +60,10 @@ def print_conspicuous(runs: Any, fitted: int) -> None:
         return
     say(f"{int(runs['outlier'].sum())} of {fitted} runs are outliers, {int(runs['heavy'].sum())} weigh heavily:")
     rows = [
-        [each.row, f"{each.deviations:+.1f}", f"{each.leverage:.2f}", _why(each)]
+        [each.row, each.run, f"{each.deviations:+.1f}", f"{each.leverage:.2f}", _why(each)]
         for each in runs.head(_SHOWN).itertuples()
     ]
-    print_table(["run (of those fitted)", "robust deviations", "leverage", ""], rows)
+    print_table(["row of the file", "run", "robust deviations", "leverage", ""], rows)
 
 
 def _why(run: Any) -> str:

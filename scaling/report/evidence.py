@@ -98,7 +98,7 @@ def _law(material: Material) -> Law | None:
     fit = material.law or material.law_tokens
     if fit is None:
         return None
-    in_bytes = any("train_bytes" in column for column in fit.bind.values())
+    in_bytes = any("train_bytes" in meaning for meaning in fit.means.values())
     return Law(fit, bytes_per_token(material) if in_bytes else None, fit.level)
 
 

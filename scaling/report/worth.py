@@ -6,7 +6,7 @@ import numpy as np
 
 from fits import next_runs
 from fits.errors import UserError
-from scaling.pricing import columns_of, law_variables
+from scaling.pricing import law_variables, pricing_of_fit
 from scaling.report.collect import Material
 from scaling.report.text_rate import bytes_per_token
 from scaling.space import space_of_sweep
@@ -49,7 +49,7 @@ def worth_buying(material: Material) -> Purchase | None:
     law, sweep, plan = material.law, material.sweep, material.plan
     if law is None or sweep is None or plan is None or len(law.draws) < 30:
         return None
-    rate = bytes_per_token(material) if "train_bytes" in columns_of(law) else None
+    rate = bytes_per_token(material) if "train_bytes" in pricing_of_fit(law).sees else None
     length = sweep.runs[0].training.sequence_length
     longest = max(run.training.tokens_trained for run in sweep.runs)
     runs = [(shape, longest * times) for shape in _shapes(material) for times in _LONGER]

@@ -10,7 +10,8 @@ import pytest
 import fits
 from fits.binding import bind_table
 from fits.errors import UserError
-from fits.runs import filter_rows, read_table
+from fits.runs import filter_rows
+from fits.table_files import read_table
 from fits.solver.objective import make_objective
 
 PROXY_RUNS = Path(__file__).parents[2] / "docs" / "data" / "proxy_runs.csv"

@@ -47,7 +47,7 @@ def test_every_format_reads_back(tmp_path: Path, ending: str) -> None:
         ("tokens", "many", ["row 2", "'tokens'", "'many'", "not a number"]),
         ("loss", float("nan"), ["row 2", "'loss'", "NaN"]),
         ("loss", float("inf"), ["row 2", "'loss'", "inf"]),
-        ("status", "finished", ["row 2", "status", "'finished'", "done"]),
+        ("status", "zorgled", ["row 2", "status", "'zorgled'", "done"]),
     ],
 )
 def test_a_fault_names_row_column_and_value(tmp_path: Path, column: str, value: object, words: list[str]) -> None:

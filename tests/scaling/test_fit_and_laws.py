@@ -109,7 +109,7 @@ def test_a_formula_of_ones_own(table: Path) -> None:
     ("arguments", "words"),
     [
         (["--law", "hofmann"], "did you mean 'hoffmann'"),
-        (["--law", "E + A.b/N", "--bind", "N=tokens"], "not allowed"),
+        (["--law", "E + A[0]/N", "--bind", "N=tokens"], "not allowed"),
         (["--law", "E + A/__import__('os')", "--bind", "N=tokens"], "not allowed"),
         (["--law", "hoffmann", "--bind", "N=`Their Sise`"], "did you mean 'Their Size'"),
         (["--law", "hoffmann", "--bind", "N"], "not NAME=VALUE"),

@@ -202,9 +202,14 @@ def test_a_question_that_cannot_be_answered_is_one_sentence(arguments, words, tm
     assert not out.exists()
 
 
-def test_the_law_needs_the_study_when_it_counts_bytes(road):
+def test_a_law_in_bytes_knows_them_from_its_runs_or_needs_the_study(road, tmp_path):
+    law = Fit.load(road / "law.json")
+    assert set(law.bytes_per_token) == {200, 400, 800}
+    plan = plan_for(str(road / "law.json"), FLOPS, sweep_file=road / "sweep.yaml")
+    assert plan.data.bytes_per_token == pytest.approx(law.bytes_per_token[plan.model.vocab_size])
+    law.model_copy(update={"bytes_per_token": {}}).save(tmp_path / "law.json")
     with pytest.raises(UserError, match="vocabulary study"):
-        plan_for(str(road / "law.json"), FLOPS, sweep_file=road / "sweep.yaml")
+        plan_for(str(tmp_path / "law.json"), FLOPS, sweep_file=road / "sweep.yaml")
 
 
 def test_a_law_that_does_not_see_the_vocabulary_does_not_choose_it(road):
@@ -226,7 +231,7 @@ def test_a_law_needs_no_sweep_when_it_says_itself_what_its_runs_tried(road, law_
     assert reach
     assert reach[0].gain > 0
     assert plan.optimizer.source.startswith("arXiv 2507.17702")
-    assert plan.sequence_length == 4096
+    assert plan.sequence_length == 128  # as the runs had it
 
 
 @pytest.fixture(scope="module")
@@ -249,8 +254,7 @@ def test_a_law_without_a_term_for_experts_cannot_choose_them(road, tmp_path):
     ):
         with pytest.raises(UserError, match=words):
             plan_for(law, FLOPS, constraints_file=path)
-    with pytest.raises(UserError, match="no term for experts"):
-        plan_for(str(road / "law_tokens.json"), FLOPS, vocab_size=400)
+    assert plan_for(str(road / "law_tokens.json"), FLOPS).model.num_experts == 8  # that of its runs
     path.write_text("num_experts: [8]\nexperts_per_token: [2]\ngranularity: [2]\nvocab_size: [400]\n")
     assert plan_for(str(road / "law_tokens.json"), FLOPS, constraints_file=path).model.num_experts == 8
 

@@ -53,9 +53,9 @@ def test_laws_that_cannot_answer(fit, text):
     dense = fits.fit("hoffmann", table, bind={"N": "N", "D": "D"}, bootstrap=0)
     with pytest.raises(UserError, match="does not know the vocabulary"):
         optimum_by_law(dense, 1e6, 128, 1e15, text=text)
-    nats = fit.model_copy(update={"data": fit.data.model_copy(update={"loss": "loss"})})
+    nats = fit.model_copy(update={"unit": "nats/token"})
     with pytest.raises(UserError, match="cannot be compared across vocabularies"):
         optimum_by_law(nats, 1e6, 128, 1e15, text=text)
-    renamed = [v.model_copy(update={"bound_to": "train_bytes"}) if v.name == "D" else v for v in fit.variables]
+    renamed = [v.model_copy(update={"means": "train_bytes"}) if v.name == "D" else v for v in fit.variables]
     with pytest.raises(UserError, match="give --study"):
         optimum_by_law(fit.model_copy(update={"variables": renamed}), 1e6, 128, 1e15, text=None)

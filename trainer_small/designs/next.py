@@ -100,11 +100,10 @@ def _variables(law: fits.Fit, runs: list[RunSpec], known: pd.DataFrame) -> dict[
     frame = pd.DataFrame([planned_row(run) for run in runs])
     if "train_bytes" in known.columns:
         frame["train_bytes"] = frame["tokens"] * [_bytes_per_token(known, run) for run in runs]
-    columns = {variable.name: variable.column for variable in law.as_law.variables}
-    unknown = [name for name, column in columns.items() if column is None]
+    unknown = [name for name in law.as_law.variable_names if name not in law.means]
     if unknown:
-        raise UserError(f"law '{law.as_law.name}' has no column for {', '.join(unknown)}; choose another design.")
-    return {name: column_values(frame, str(column)) for name, column in columns.items()}
+        raise UserError(f"law '{law.law}' has no column for {', '.join(unknown)}; choose another design.")
+    return {name: column_values(frame, meaning) for name, meaning in law.means.items()}
 
 
 def _bytes_per_token(known: pd.DataFrame, run: RunSpec) -> float:
