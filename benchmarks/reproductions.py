@@ -21,12 +21,12 @@ from fits.binding import bind_table
 from fits.files import write_text
 from fits.isoflop import isoflop_frontier
 from fits.runs import column_values, filter_rows
-from fits.table_files import read_table
 from fits.solver.coordinates import Coordinates
 from fits.solver.model import bind as bind_model
 from fits.solver.objective import make_objective
 from fits.solver.problem import Problem
 from fits.solver.search import descend
+from fits.table_files import read_table
 from fits.vocabulary import optimal_vocabulary
 
 Row = tuple[str, str, float, float]

@@ -35,6 +35,9 @@ class Interval:
     low: float
     high: float
 
+    def times(self, factor: float) -> "Interval":
+        return Interval(self.value * factor, self.low * factor, self.high * factor)
+
     def as_dict(self) -> dict[str, float]:
         return {"value": self.value, "low": self.low, "high": self.high}
 
@@ -151,6 +154,7 @@ def surface(
         size_and_data = {settings.get("size", "N"), settings.get("data", "D"), "D", "H"}
         held = {name: value for name, value in source.held.items() if name not in size_and_data}
         settings["others"] = held | dict(settings.get("others") or {})
+        _in_units(source, settings)
     else:
         law, values = (source.law, source.record.coefficients) if isinstance(source, Published) else source
         coefficients = np.array([[values[name] for name in law.parameter_names]])
@@ -165,6 +169,17 @@ def surface(
     if missing:
         raise UserError(f"Law '{law.name}' needs a value of {', '.join(missing)} to allocate compute.")
     return Surface(law, coefficients, 0.95 if level is None else level, **settings)
+
+
+def _in_units(fit: Fit, settings: dict[str, Any]) -> None:
+    """A law in billions of parameters or tokens, as its record says, is asked in them; FLOPs are FLOPs."""
+    data = settings.get("data") or ("H" if "H" in fit.as_law.variable_names else "D")
+    size_unit = fit.unit_of(settings.get("size", "N"))
+    if size_unit != 1:
+        settings.setdefault("flops_per_token", lambda size: six_n(size * size_unit))
+        settings.setdefault("size_range", tuple(end / size_unit for end in Surface.size_range))
+    if fit.unit_of(data) != 1:
+        settings["data_per_token"] = settings.get("data_per_token", 1.0) / fit.unit_of(data)
 
 
 def optimal_allocation(at: Surface, flops: float) -> Allocation:

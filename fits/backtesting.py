@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fits.binding import bind_table
+from fits.binding import bind_table, flops_column
 from fits.errors import UserError
+from fits.expression import as_written
 from fits.fitting import fit
 from fits.html import card
 from fits.law import Law
@@ -63,8 +64,12 @@ class Score:
         )
 
 
-def run_compute(law: Law, data: pd.DataFrame | Mapping[str, Any], compute: str | None, **binding: Any) -> np.ndarray:
-    """Training FLOPs of every row: the column or expression given, else train_flops, else the law's C, else 6 N D.
+def run_compute(
+    law: Law, data: pd.DataFrame | Mapping[str, Any], compute: str | None, *, units: float = 1.0, **binding: Any
+) -> np.ndarray:
+    """Training FLOPs of every row: the column or expression given, the table's own, the law's C, or 6 N D.
+
+    ``units`` is what one N times one D counts when they are in billions, say.
 
     Raises:
         UserError: none of these is there.
@@ -72,13 +77,14 @@ def run_compute(law: Law, data: pd.DataFrame | Mapping[str, Any], compute: str |
     frame = data if isinstance(data, pd.DataFrame) else pd.DataFrame(dict(data))
     if compute is not None:
         return column_values(frame, compute)
-    if "train_flops" in frame.columns:
-        return column_values(frame, "train_flops")
+    flops = flops_column(frame)
+    if flops is not None:
+        return column_values(frame, as_written(flops))
     bound = bind_table(law, frame, **binding)
     if "C" in bound.variables:
         return bound.variables["C"]
     if {"N", "D"} <= set(bound.variables):
-        return 6 * bound.variables["N"] * bound.variables["D"]
+        return 6 * units * bound.variables["N"] * bound.variables["D"]
     raise UserError(f"A backtest of '{law.name}' needs each run's compute; name its column or expression.")
 
 
@@ -104,7 +110,8 @@ def backtest(
     bound = {"bind": whole.bind, "loss": whole.data.loss, "fix": fixed}
     settings = {**settings, **bound, "bootstrap": 0, "objective": objective}
     binding = {key: settings[key] for key in ("bind", "loss", "source", "duplicates") if key in settings}
-    flops = run_compute(law, data, compute, **binding)
+    units = whole.unit_of("N") * whole.unit_of("D")
+    flops = run_compute(law, data, compute, units=units, **binding)
     free = sum(each.how == "fitted" for each in whole.parameters.values())
     cuts, levels = [], _cuts(flops, free)
     for done, cut in enumerate(levels, start=1):

@@ -12,10 +12,13 @@ import pandas as pd
 from fits.errors import UserError, nearest
 from fits.expression import Number, as_written, names, parse, simplified, substitute
 from fits.law import Law, Variable
-from fits.meaning import Meaning, given_meaning, meaning_of
+from fits.meaning import Meaning, given_meaning, meaning_of, recognised
 from fits.runs import column_values, run_names, usable_runs
 from fits.settings import Settings, settings_of
 from fits.table_files import row_numbers
+
+_FLOPS = 1e12
+"""No training run takes fewer; smaller numbers are of another unit."""
 
 
 @dataclass(frozen=True)
@@ -107,11 +110,23 @@ def bind_table(
             raise UserError(f"There are {len(np.unique(clusters))} clusters; resampling whole clusters needs 3.")
     ranges = {name: (float(column.min()), float(column.max())) for name, column in variables.items()}
     ranges["loss"] = (float(values.min()), float(values.max()))
-    if "train_flops" in frame.columns and "train_flops" not in ranges:
-        flops = column_values(frame, "train_flops", source=where)
-        if np.isfinite(flops).all():
-            ranges["train_flops"] = (float(flops.min()), float(flops.max()))
+    flops = flops_column(frame)
+    if flops is not None and "train_flops" not in ranges:
+        spent = column_values(frame, as_written(flops), source=where)
+        if np.isfinite(spent).all():
+            ranges["train_flops"] = (float(spent.min()), float(spent.max()))
     return Bound(variables, bound_to, values, loss_from, weight, clusters, ranges, notes, rows, run_names(frame), frame)
+
+
+def flops_column(frame: pd.DataFrame) -> str | None:
+    """The column of each run's training FLOPs: ours, or the one whose name says so and whose numbers can be FLOPs."""
+    if "train_flops" in frame.columns:
+        return "train_flops"
+    named = [name for name in map(str, frame.columns) if recognised(name) == ["train_flops"]]
+    numeric = [
+        name for name in named if pd.api.types.is_numeric_dtype(frame[name]) and float(frame[name].max()) > _FLOPS
+    ]
+    return numeric[0] if len(numeric) == 1 else None
 
 
 def _of_rows(values: str | np.ndarray | None, frame: pd.DataFrame, usable: pd.DataFrame) -> str | np.ndarray | None:
@@ -182,5 +197,6 @@ def _refuse_duplicates(frame: pd.DataFrame, where: str | Path) -> None:
         row = int(np.flatnonzero(again)[0])
         first = int(np.flatnonzero(frame.iloc[: row + 1].duplicated(keep="last").to_numpy())[0])
         raise UserError(
-            f"{where} row {rows[row]} repeats row {rows[first]} in every column; drop it, or keep duplicates on purpose."
+            f"{where} row {rows[row]} repeats row {rows[first]} in every column; drop it, or keep duplicates "
+            "on purpose."
         )

@@ -40,10 +40,11 @@ def decide(fit: Fit, at: Mapping[str, float]) -> dict[str, Any]:
     outside = fit.extrapolation(**asked)
     if "train_flops" in fit.ranges:
         outside |= fit.extrapolation(train_flops=at["C"])
+    unit = fit.unit_of("N")  # N and D are told in parameters and tokens, whatever the law counts them in
     return {
-        "N": best.size.as_dict(),
+        "N": best.size.times(unit).as_dict(),
         "D": best.tokens.as_dict(),
-        "D/N": best.tokens_per_parameter.as_dict(),
+        "D/N": best.tokens_per_parameter.times(1 / unit).as_dict(),
         law.response: best.loss.as_dict(),
         "size_exponent": best.size_exponent.as_dict(),
         "interior": best.interior,

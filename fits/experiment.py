@@ -64,7 +64,7 @@ def decision_at(fit: Fit, at: Mapping[str, float]) -> Decision:
         if compute is None:
             return np.log(law.evaluate(columns, {name: np.array([[value]]) for name, value in given.items()}))[:, 0]
         size = np.geomspace(compute**0.5 / 1e5, compute**0.5 * 1e2, _SIZES)[None]
-        shares = {"N": size, data: ratio * compute / (6 * size)}
+        shares = {"N": size / fit.unit_of("N"), data: ratio * compute / (6 * size) / fit.unit_of(data)}
         losses = np.broadcast_to(law.evaluate(columns, given | shares), (len(draws), _SIZES))
         return np.log(size[0])[np.nanargmin(losses, axis=1)]
 

@@ -14,8 +14,9 @@ _HEAVY = 3.0  # times the average leverage
 def influence(fit: Fit, data: pd.DataFrame) -> pd.DataFrame:
     """A table with a row a run, most conspicuous first.
 
-    Columns: ``row`` (of the file, from 1), ``run`` (its run_id or name), ``leverage`` (0 to 1; how strongly the run sets its own prediction), ``residual``
-    (log or raw, as the objective has it), ``deviations`` (of a robust standard deviation), ``outlier``, ``heavy``.
+    Columns: ``row`` (of the file, from 1), ``run`` (its run_id or name), ``leverage`` (0 to 1; how strongly the run
+    sets its own prediction), ``residual`` (log or raw, as the objective has it), ``deviations`` (of a robust standard
+    deviation), ``outlier``, ``heavy``.
 
     Raises:
         UserError: the table lacks a bound column.

@@ -36,8 +36,8 @@ def unit_of_loss(law: Law, bound_to: str, given: str | None) -> tuple[str, list[
     plain = isinstance(parse(bound_to), Name)
     if law.unit == UNITS["bits_per_byte"]:
         return law.unit, [
-            f"'{bound_to}' is taken as bits a byte of text, as law '{law.name}' has it; if it is nats a token, say so with "
-            "--means loss=loss."
+            f"'{bound_to}' is taken as bits a byte of text, as law '{law.name}' has it; if it is nats a token, say so "
+            "with --means loss=loss."
         ]
     if not plain:
         return law.unit, [

@@ -1,8 +1,8 @@
 """What a law's variables mean: which of the counts that a plan can give, found from the names of anybody's columns.
 
 A fit keeps for each variable the column it was bound to and, apart from that, what it means: an expression over
-``PLAN_COLUMNS``. A name such as ``config.n_params_nonemb`` or ``tokens (B)`` says enough of its own; where a name says too
-little the law's own declaration is taken, and the user is asked.
+``PLAN_COLUMNS``. A name such as ``tokens (B)`` says enough of its own; where one says too little the law's own declaration
+is taken, and the user is asked.
 """
 
 import re
@@ -69,8 +69,8 @@ _EXACT = {
     "num_key_value_heads": "num_key_value_heads num_kv_heads n_kv_heads kv_heads n_kv_head",
     "head_dim": "head_dim d_head dhead head_size",
     "dense_ffn_size": "dense_ffn_size d_ff dff ffn_dim ffn_size intermediate_size ffn_hidden_size mlp_dim",
-    "sequence_length": "sequence_length seq_len seqlen seq_length context_length context_size ctx_len n_ctx max_seq_len "
-    "max_sequence_length max_seq_length block_size context_window",
+    "sequence_length": "sequence_length seq_len seqlen seq_length context_length context_size ctx_len n_ctx "
+    "max_seq_len max_sequence_length max_seq_length block_size context_window",
     "experts_per_token": "top_k topk",
 }
 _BY_WORDS = {words: column for column, listed in _EXACT.items() for words in listed.split()}
@@ -80,8 +80,8 @@ _BY_WORDS = {words: column for column, listed in _EXACT.items() for words in lis
 class Meaning:
     """What a variable means to a plan.
 
-    ``expression`` is over ``PLAN_COLUMNS``, None when no plan can know it; ``question`` is what the user should be asked
-    or told, empty when nothing is doubtful.
+    ``expression`` is over ``PLAN_COLUMNS``, None when no plan can know it; ``question`` is what the user should be
+    asked or told, empty when nothing is doubtful.
     """
 
     expression: str | None
@@ -121,8 +121,8 @@ def meaning_of(variable: Variable, bound_to: str, *, of: str, largest: float | N
         return Meaning(
             None,
             variable.meaning,
-            f"{about} is nothing that a plan can know, so 'scaling plan' cannot use this law; bind {variable.name} to a "
-            f"column of the model or its data, or say what it is with --means {variable.name}=COLUMN.",
+            f"{about} is nothing that a plan can know, so 'scaling plan' cannot use this law; bind {variable.name} to "
+            f"a column of the model or its data, or say what it is with --means {variable.name}=COLUMN.",
         )
     readings = _readings(bound, largest)
     taken, question = _choose(of, variable, declared, readings, about)
@@ -179,6 +179,9 @@ def _named(expression: str) -> str:
 
 
 def _text_of(expression: str) -> str:
+    column, _, unit = expression.partition("/")
+    if unit and column in _COUNTS:
+        return f"{PLAN_COLUMNS[column]}, in units of {unit}"
     return PLAN_COLUMNS.get(expression, expression)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, PlainSerializer, PlainValidator, model_validator
 
 from fits.errors import UserError
+from fits.expression import Name, Number, Operation, parse
 from fits.files import write_text
 from fits.html import card, number
 from fits.law import Law, Parameter, Variable
@@ -191,9 +192,16 @@ class Fit(Schema):
 
     @property
     def means(self) -> dict[str, str]:
-        """What each variable means to a plan, an expression over ``fits.meaning.PLAN_COLUMNS``; what no plan can know is
-        left out."""
+        """What each variable means to a plan, over ``fits.meaning.PLAN_COLUMNS``; what no plan can know is left out."""
         return {each.name: each.means for each in self.variables if each.means is not None}
+
+    def unit_of(self, variable: str) -> float:
+        """What one of a variable's numbers counts: 1e9 for tokens in billions, 1 for most."""
+        meaning = self.means.get(variable)
+        match parse(meaning) if meaning else None:
+            case Operation("/", (Name(), Number(unit))):
+                return unit
+        return 1.0
 
     @property
     def held(self) -> dict[str, float]:

@@ -52,8 +52,8 @@ def _refuse_negative(law: Law, bound: Bound, where: str | Path) -> None:
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])
             raise UserError(
-                f"{where} row {bound.rows[row]}: {bound.bound_to[variable.name]} is {column[row]:g}, but {variable.name} "
-                f"({variable.meaning}) must be above 0; correct or drop the row."
+                f"{where} row {bound.rows[row]}: {bound.bound_to[variable.name]} is {column[row]:g}, but "
+                f"{variable.name} ({variable.meaning}) must be above 0; correct or drop the row."
             )
 
 

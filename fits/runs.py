@@ -19,9 +19,14 @@ _NAMES = ("run_id", "run id", "name", "run_name", "run name", "display_name", "r
 
 def run_names(frame: pd.DataFrame) -> list[str]:
     """What each run is called: its run_id, else its name; empty where the table has neither."""
-    columns = {str(name).lower(): name for name in reversed(list(frame.columns))}
-    found = next((columns[name] for name in _NAMES if name in columns), None)
+    found = name_column(frame)
     return ["" if found is None or pd.isna(value) else str(value) for value in (frame[found] if found else frame.index)]
+
+
+def name_column(frame: pd.DataFrame) -> str | None:
+    """The column that says what each run is called, when there is one."""
+    columns = {str(name).lower(): name for name in reversed(list(frame.columns))}
+    return next((columns[name] for name in _NAMES if name in columns), None)
 
 
 def expression_of(text: str, columns: Sequence[str] | pd.Index) -> Node:
@@ -122,7 +127,8 @@ def read_runs(
                 raise UserError(f"{path}: there is no column '{theirs}'{nearest(theirs, frame.columns)} for '{ours}'.")
             frame[ours] = frame[theirs]
         else:
-            frame[ours] = column_values(frame, theirs, source=path)
+            values = column_values(frame, theirs, source=path)
+            frame[ours] = np.round(values) if column is not None and column.kind == "count" else values
     for name in required:
         if name not in frame.columns:
             raise UserError(

@@ -11,8 +11,8 @@ DONE = "done"
 _WORDS = {
     DONE: "done finished finish completed complete success succeeded successful ok passed published",
     "diverged": "diverged nan",
-    "failed": "failed failure fail crashed crash error errored killed cancelled canceled aborted stopped timeout timed_out "
-    "out_of_memory oom node_fail boot_fail preempted interrupted terminated",
+    "failed": "failed failure fail crashed crash error errored killed cancelled canceled aborted stopped timeout "
+    "timed_out out_of_memory oom node_fail boot_fail preempted interrupted terminated",
     "running": "running active in_progress started resuming preempting completing",
     "queued": "queued pending scheduled created waiting submitted configuring suspended",
 }

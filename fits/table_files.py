@@ -68,9 +68,9 @@ def read_table(path: str | Path, *, text: Collection[str] = TEXT) -> pd.DataFram
 
 def row_numbers(frame: pd.DataFrame) -> np.ndarray:
     """The rows of the file (from 1, the header not counted), for a table that was filtered as well."""
-    index = frame.index
-    if pd.api.types.is_integer_dtype(index.dtype) and index.is_unique and (len(index) == 0 or index.min() >= 0):
-        return index.to_numpy() + 1
+    index = frame.index.to_numpy()
+    if pd.api.types.is_integer_dtype(index.dtype) and frame.index.is_unique and (index >= 0).all():
+        return index + 1
     return np.arange(1, len(frame) + 1)
 
 
@@ -100,16 +100,14 @@ def _from_csv(text: str, path: Path, as_text: Collection[str]) -> pd.DataFrame:
                 f"{path} row {number} has {len(row)} fields where the header has {len(header)}; "
                 "put a field that holds a comma in double quotes, or mend the row."
             )
-    columns = [list(column) for column in zip(*body, strict=True)] or [[] for _ in header]
-    empty = [index for index, name in enumerate(header) if not name.strip() and not any(map(str.strip, columns[index]))]
-    header, columns = (
-        [each for index, each in enumerate(both) if index not in empty] for both in (header, columns)
-    )  # the comma at the end of every line, header in
-    _check_names(header, path)
-    cells = (
-        _texts(column) if name in as_text else _numbers_in(column) for name, column in zip(header, columns, strict=True)
+    columns = dict(enumerate(map(list, zip(*body, strict=True))))
+    # A comma at the end of every line, the header in, makes a column of nothing with no name.
+    kept = [index for index, name in enumerate(header) if name.strip() or any(map(str.strip, columns.get(index, [])))]
+    _check_names([header[index] for index in kept], path)
+    named = {header[index]: columns.get(index, []) for index in kept}
+    return pd.DataFrame(
+        {name: _column(_texts(cells) if name in as_text else _numbers_in(cells)) for name, cells in named.items()}
     )
-    return pd.DataFrame({name: _column(column) for name, column in zip(header, cells, strict=True)})
 
 
 def _check_separator(header: list[str], body: list[list[str]], path: Path) -> None:
@@ -135,9 +133,7 @@ def _numbers_in(column: list[str]) -> list[Any]:
     for cell in plain:
         if _WHOLE.fullmatch(cell) and cell != "-0":
             numbers.append(int(cell))
-        elif _DECIMAL.fullmatch(cell) and abs(float(cell)) != float("inf"):
-            numbers.append(float(cell))
-        elif cell.lower() in _NOT_FINITE:
+        elif (_DECIMAL.fullmatch(cell) and abs(float(cell)) != float("inf")) or cell.lower() in _NOT_FINITE:
             numbers.append(float(cell))
         elif cell.lower() in _MISSING:
             numbers.append(None)

@@ -210,7 +210,8 @@ def _with_vocabulary(
         sizes = vocabularies_of_runs(pricing)
         if not sizes:
             raise UserError(
-                f"the table behind law '{pricing.name}' has no column of the vocabulary; give its size with --vocab-size."
+                f"the table behind law '{pricing.name}' has no column of the vocabulary; "
+                "give its size with --vocab-size."
             )
         source = f"chosen by the law among {list(sizes)}" if len(sizes) > 1 else "as the law's runs had it"
         return found_in(space.model_copy(update={"vocab_size": sizes})), source

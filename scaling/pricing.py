@@ -170,8 +170,8 @@ def pricing_of_fit(fit: Fit) -> Pricing:
     for each in fit.variables:
         if each.means is None:
             raise UserError(
-                f"law '{fit.law}': {each.name} (bound to {each.bound_to}) is nothing that a plan knows; fit again and say "
-                f"what it is with --means {each.name}=COLUMN, or leave it out of the law."
+                f"law '{fit.law}': {each.name} (bound to {each.bound_to}) is nothing that a plan knows; fit again and "
+                f"say what it is with --means {each.name}=COLUMN, or leave it out of the law."
             )
     best = np.array([list(fit.values.values())])
     return Pricing(
@@ -195,8 +195,8 @@ def _without_head(of: Any, sequence_length: int) -> Any:
 def require_choice(pricing: Pricing) -> None:
     """
     Raises:
-        UserError: a fitted law predicts no loss, or does not see both the size of a model and its data, so that it cannot
-            choose between them.
+        UserError: a fitted law predicts no loss, or does not see both the size of a model and its data, so that it
+            cannot choose between them.
     """
     fit = pricing.fit
     if fit is None:

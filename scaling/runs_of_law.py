@@ -1,4 +1,4 @@
-"""What a plan takes from the runs behind a fitted law where nobody says otherwise: routing, vocabulary, sequence length.
+"""What a plan takes from the runs behind its law where nobody says otherwise: routing, vocabulary, sequence length.
 
 A law holds for runs like its own. Their table's constants are in the law's record (``fits.settings``).
 """
@@ -56,15 +56,15 @@ def _held_routing(pricing: Pricing, fit: Fit) -> tuple[SearchSpace, tuple[str, .
     none = most.get("num_experts") == 0
     if none or not {"num_experts", "experts_per_token"} & set(most):
         remark = (
-            f"the table behind law '{pricing.name}' says nothing of experts, so dense models are planned; give the routing "
-            "of its runs with --constraints if they had any"
+            f"the table behind law '{pricing.name}' says nothing of experts, so dense models are planned; give the "
+            "routing of its runs with --constraints if they had any"
         )
         return dense_space(SearchSpace(depth_factors=usual_space().depth_factors)), () if none else (remark,)
     lacks = [name for name in ("num_experts", "experts_per_token", "granularity") if name not in most]
     if lacks:
         raise UserError(
-            f"law '{pricing.name}' has no term for experts and cannot choose among them, and the table of its runs does "
-            f"not give {' and '.join(lacks)}; give the one routing of its runs with --constraints."
+            f"law '{pricing.name}' has no term for experts and cannot choose among them, and the table of its runs "
+            f"does not give {' and '.join(lacks)}; give the one routing of its runs with --constraints."
         )
     varied = [name for name in fit.commonest if name in ("num_experts", "experts_per_token", "granularity")]
     remark = (

@@ -7,8 +7,10 @@ from typing import Any
 
 import pandas as pd
 
-from fits import Fit, read_runs
+from fits import Fit, read_runs, read_table
 from fits.errors import UserError
+from fits.loss_units import UNITS
+from fits.our_columns import our_columns
 from scaling.plan import TrainingPlan
 from scaling.report.exports import ExportedConfig, read_exports
 from trainer_small.sweeps.sweep import Sweep
@@ -38,12 +40,26 @@ _PARTS: dict[str, tuple[str, str, Callable[[Path], Any]]] = {
     "plan_published": ("plan_axk1.yaml", "the second plan", TrainingPlan.load),
     "law": ("law.json", "the law", Fit.load),
     "law_tokens": ("law_tokens.json", "the law in parameters and tokens", Fit.load),
-    "runs": ("runs.csv", "the runs", read_runs),
     "sweep": ("sweep.yaml", "the design of the sweep", Sweep.load),
     "study": ("study/study.json", "the vocabulary study", lambda path: Study.load(path.parent)),
     "manifest": ("corpus/manifest.json", "the corpus", CorpusManifest.load),
 }
 """Part -> its file, what it is, and how it is read."""
+
+
+def _runs_file(directory: Path, law: Fit | None) -> Path | None:
+    """runs.csv, or the table that the law was fitted to."""
+    named = [directory / "runs.csv"]
+    if law is not None and law.data.path:
+        named += [directory / Path(law.data.path).name, Path(law.data.path)]
+    return next((path for path in named if path.is_file()), None)
+
+
+def _runs(path: Path, law: Fit | None) -> pd.DataFrame:
+    """The run table in our columns, whoever made it."""
+    columns = our_columns(read_table(path), law)
+    response = "bits_per_byte" if law is not None and law.unit == UNITS["bits_per_byte"] else "loss"
+    return read_runs(path, columns, required=(response,))
 
 
 def collect(directory: str | Path) -> Material:
@@ -62,8 +78,12 @@ def collect(directory: str | Path) -> Material:
             found[part] = load(directory / file)
         else:
             left_out.append(f"{meaning} ({file})")
-    if len(left_out) == len(_PARTS):
-        files = ", ".join(file for file, _, _ in _PARTS.values())
+    runs_file = _runs_file(directory, found["law"] or found["law_tokens"])
+    found["runs"] = None if runs_file is None else _runs(runs_file, found["law"] or found["law_tokens"])
+    if runs_file is None:
+        left_out.append("the runs (runs.csv)")
+    if runs_file is None and len(left_out) == len(_PARTS) + 1:
+        files = ", ".join([file for file, _, _ in _PARTS.values()] + ["runs.csv"])
         raise UserError(f"{directory} holds nothing to report; it should have some of {files}.")
     exports = tuple(read_exports(directory / "configs"))
     if not exports:

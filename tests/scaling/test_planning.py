@@ -204,7 +204,7 @@ def test_a_question_that_cannot_be_answered_is_one_sentence(arguments, words, tm
 
 def test_a_law_in_bytes_knows_them_from_its_runs_or_needs_the_study(road, tmp_path):
     law = Fit.load(road / "law.json")
-    assert set(law.bytes_per_token) == {200, 400, 800}
+    assert set(law.bytes_per_token) == {300, 400, 520}
     plan = plan_for(str(road / "law.json"), FLOPS, sweep_file=road / "sweep.yaml")
     assert plan.data.bytes_per_token == pytest.approx(law.bytes_per_token[plan.model.vocab_size])
     law.model_copy(update={"bytes_per_token": {}}).save(tmp_path / "law.json")

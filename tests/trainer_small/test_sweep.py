@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from fits.errors import UserError
 from fits.columns import COLUMNS
+from fits.errors import UserError
 from fits.runs import read_runs, usable_runs, write_runs
 from trainer_small.config import RunConfig
 from trainer_small.engines.sweep_run import SweepProgress, lay_out, run_sweep
