@@ -124,7 +124,9 @@ def flops_column(frame: pd.DataFrame) -> str | None:
         return "train_flops"
     named = [name for name in map(str, frame.columns) if recognised(name) == ["train_flops"]]
     numeric = [
-        name for name in named if pd.api.types.is_numeric_dtype(frame[name]) and float(frame[name].max()) > _FLOPS
+        name
+        for name in named
+        if pd.api.types.is_numeric_dtype(frame[name]) and column_values(frame, as_written(name)).max() > _FLOPS
     ]
     return numeric[0] if len(numeric) == 1 else None
 

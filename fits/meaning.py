@@ -1,8 +1,8 @@
 """What a law's variables mean: which of the counts that a plan can give, found from the names of anybody's columns.
 
 A fit keeps for each variable the column it was bound to and, apart from that, what it means: an expression over
-``PLAN_COLUMNS``. A name such as ``tokens (B)`` says enough of its own; where one says too little the law's own declaration
-is taken, and the user is asked.
+``PLAN_COLUMNS``. A name such as ``tokens (B)`` says enough of its own; where one says too little the law's own
+declaration is taken, and the user is asked.
 """
 
 import re

@@ -57,9 +57,10 @@ def _runs_file(directory: Path, law: Fit | None) -> Path | None:
 
 def _runs(path: Path, law: Fit | None) -> pd.DataFrame:
     """The run table in our columns, whoever made it."""
-    columns = our_columns(read_table(path), law)
-    response = "bits_per_byte" if law is not None and law.unit == UNITS["bits_per_byte"] else "loss"
-    return read_runs(path, columns, required=(response,))
+    frame = read_table(path)
+    columns = our_columns(frame, law)
+    measured = [name for name in UNITS if name in columns or name in frame.columns]
+    return read_runs(path, columns, required=(measured or ["loss"])[:1])
 
 
 def collect(directory: str | Path) -> Material:
