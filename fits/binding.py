@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fits.errors import UserError, nearest
-from fits.expression import Number, as_written, names, parse, simplified, substitute
+from fits.expression import Node, Number, as_written, names, parse, simplified, substitute
 from fits.law import Law, Variable
 from fits.meaning import Meaning, given_meaning, meaning_of, recognised
 from fits.runs import column_values, run_names, usable_runs
@@ -168,21 +168,30 @@ def without_effect(law: Law, fix: Mapping[str, float], bind: Mapping[str, str], 
     }
 
 
-def meanings_of(law: Law, bound: Bound, given: Mapping[str, str]) -> dict[str, Meaning]:
+def meanings_of(law: Law, bound: Bound, given: Mapping[str, str], node: Node) -> dict[str, Meaning]:
     """What each variable means to a plan: as the user says, or by the law's declaration and the columns' names.
+
+    Args:
+        node: the formula with what is fixed put in; a constant for what no longer matters there means nothing.
 
     Raises:
         UserError: a meaning is given for what is no variable, or names what no plan knows.
     """
     for name in given:
         if name not in law.variable_names:
-            raise UserError(f"--means {name}: law '{law.name}' has no such variable; it has {law.variable_names}.")
-    return {
-        each.name: given_meaning(each.name, given[each.name])
-        if each.name in given
-        else meaning_of(each, bound.bound_to[each.name], of=law.name, largest=float(bound.variables[each.name].max()))
-        for each in law.variables
-    }
+            known = ", ".join(law.variable_names)
+            raise UserError(f"--means {name}: law '{law.name}' has no such variable; it has {known}.")
+    used, found = set(names(node)), {}
+    for each in law.variables:
+        text = bound.bound_to[each.name]
+        if each.name in given:
+            found[each.name] = given_meaning(each.name, given[each.name])
+        elif each.name not in used and not names(parse(text)):
+            found[each.name] = Meaning(text, each.meaning)
+        else:
+            largest = float(bound.variables[each.name].max())
+            found[each.name] = meaning_of(each, text, of=law.name, largest=largest)
+    return found
 
 
 def shared_settings(bound: Bound, meanings: Mapping[str, Meaning]) -> Settings:

@@ -109,7 +109,7 @@ def fit(
             fix |= values
         node, free, fixed, tied = free_parameters(law, fix, dict(tie or {}), dict(bounds or {}), bound)
     unit, unit_note = unit_of_loss(law, bound.loss_from, means.pop("loss", None))
-    meanings = meanings_of(law, bound, means)
+    meanings = meanings_of(law, bound, means, node)
     settings = shared_settings(bound, meanings)
     check_rows(law, bound, node, free, goal.in_logs, source or "table")
     domains: tuple[Domain, ...] = tuple(parameter.domain for parameter in free)

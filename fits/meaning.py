@@ -61,6 +61,8 @@ _NEVER = {
 }
 """Words of what no plan can know."""
 _QUALIFIERS = {"active", "activated", "total", "all", "seen", "trained", "nonemb", "count", "size", "number", *_UNITS}
+_PARTS = {"norm", "attn", "attention", "mlp", "ffn", "head", "layer", "layers", "bias", "router", "frozen", "lora"}
+"""Words of parameters that are a part of the model's."""
 _EXACT = {
     "hidden_size": "hidden_size d_model dmodel n_embd nembd model_dim hidden_dim embed_dim width d_embed dim",
     "num_layers": "num_layers n_layers n_layer nlayers nlayer layers depth num_hidden_layers",
@@ -245,8 +247,9 @@ def words_of(name: str) -> list[str]:
 
 def unit_of(name: str) -> str | None:
     """The unit that a name ends in, as a number: ``tokens (B)`` and ``n_params_b`` are in 1e9."""
+    power = re.search(r"\b1e(3|6|9|12)\b", name.lower())
     words = words_of(name)
-    return _UNITS.get(words[-1]) if len(words) > 1 else None
+    return power[0] if power else _UNITS.get(words[-1]) if len(words) > 1 else None
 
 
 def recognised(name: str) -> list[str]:
@@ -265,6 +268,8 @@ def _never(name: str) -> bool:
 
 
 def _by_words(words: Sequence[str]) -> list[str]:
+    if "_".join(words) in _BY_WORDS:
+        return [_BY_WORDS["_".join(words)]]
     own = [word for word in words if word not in ("config", "cfg", "model", "args", "hparams")]
     plain = [word for word in own if word not in _UNITS or len(own) == 1]
     joined, has = "_".join(plain), set(plain)
@@ -316,6 +321,8 @@ def _experts(has: set[str]) -> list[str]:
 
 
 def _params(joined: str, has: set[str]) -> list[str]:
+    if has & _PARTS:
+        return []
     body = re.search(r"(non|no|without|wo|w_o|ex|excl|excluding|minus|sans)_?emb", joined)
     if not body and any(word.startswith("emb") for word in has) and not has & {"with", "incl", "including", "w"}:
         return []  # the embedding's own

@@ -147,8 +147,10 @@ class Fit(Schema):
 
     @model_validator(mode="before")
     @classmethod
-    def _with_meanings(cls, data: Any) -> Any:
-        """Files written before meanings were kept have them found by the names again."""
+    def _from_file(cls, data: Any) -> Any:
+        """A file without draws says nothing of their columns; one from before meanings has them found by the names."""
+        if isinstance(data, dict) and isinstance(data.get("parameters"), dict) and isinstance(data.get("draws"), list):
+            data = {**data, "draws": data["draws"] or np.empty((0, len(data["parameters"])))}
         variables = data.get("variables") if isinstance(data, dict) else None
         if not isinstance(variables, list) or not all(isinstance(each, dict) for each in variables):
             return data

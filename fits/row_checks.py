@@ -109,8 +109,11 @@ def _void(
     gone = [each.name for each in free if each.name not in used and each is not parameter]
     if name in used or any(each not in used for each in law.variable_names if each != name and each in names(node)):
         return None
-    left = [each.name for each in free if each.name in used]
-    if _rank(rest, _anywhere(bound, [each for each in free if each.name in used]), left) < len(left):
+    left = [each for each in free if each.name in used]
+    values, rng = _anywhere(bound, left), np.random.default_rng(1)
+    for each in bound.variables:  # what another variable does not tell is no fault of this one
+        values[each] = values[each] * np.exp(0.5 * rng.standard_normal(len(values[each])))
+    if _rank(rest, values, [each.name for each in left]) < len(left):
         return None
     return {parameter.name: 0.0, **dict.fromkeys(gone, 1.0)}
 

@@ -86,6 +86,9 @@ def _numbers(frame: pd.DataFrame, name: str, source: str | Path) -> np.ndarray:
 def filter_rows(frame: pd.DataFrame, condition: str, *, source: str | Path = "table") -> pd.DataFrame:
     """The rows that meet a condition such as ``loss < 5 and optimizer == 'adamw'``; they keep their row numbers.
 
+    A condition on the runs' status decides which of them count: the column of it is left out of what is returned, so
+    that nobody filters by it again.
+
     Raises:
         UserError: the condition cannot be read, names a column that is missing, or leaves no row.
     """
@@ -103,7 +106,8 @@ def filter_rows(frame: pd.DataFrame, condition: str, *, source: str | Path = "ta
         raise UserError(f"The condition {condition!r} is a number, not a comparison; write it as in 'loss < 5'.")
     if not keep.any():
         raise UserError(f"{source}: no row meets {condition!r}; loosen the condition.")
-    return frame.loc[keep]
+    decided = [name for name in names(node) if name == status_column(frame)]
+    return frame.loc[keep].drop(columns=decided)
 
 
 def read_runs(
@@ -188,7 +192,11 @@ def usable_runs(frame: pd.DataFrame, *, source: str | Path = "table") -> tuple[p
     words = frame.loc[~done, status_column(frame)].fillna("without a status").value_counts()
     left_out = ", ".join(f"{count} {word}" for word, count in words.items())
     if not done.any():
-        raise UserError(f"{source}: no run is done ({left_out}); finish some before fitting.")
+        column = as_written(str(status_column(frame)))
+        raise UserError(
+            f"{source}: no run is done ({left_out}); finish some, or, if these are good in spite of it, keep them with "
+            f"a condition on their status, such as --where \"{column} != 'queued'\"."
+        )
     return frame.loc[done], f"left out: {left_out}"
 
 

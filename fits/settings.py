@@ -91,8 +91,8 @@ def _column(frame: pd.DataFrame, name: str, notes: dict[str, str]) -> np.ndarray
     rows, first = row_numbers(frame), None
     for column in theirs:
         cells: Any = frame[column]
-        if isinstance(cells, pd.DataFrame) or pd.api.types.is_datetime64_any_dtype(cells.dtype):
-            return None
+        if pd.api.types.is_datetime64_any_dtype(cells.dtype) or pd.api.types.is_bool_dtype(cells.dtype):
+            continue
         values = pd.Series(pd.to_numeric(cells, errors="coerce")).to_numpy(dtype=float, na_value=np.nan)
         bad = ~np.isfinite(values)
         if bad.any():

@@ -186,8 +186,9 @@ def _objects(text: str, path: Path) -> Iterator[dict[str, Any]]:
 def _from_parquet(data: bytes, path: Path) -> pd.DataFrame:
     import pyarrow.parquet
 
-    table = pyarrow.parquet.read_table(io.BytesIO(data))
-    _check_names(table.column_names, path)
+    file = pyarrow.parquet.ParquetFile(io.BytesIO(data))
+    _check_names(file.schema_arrow.names, path)
+    table = file.read()
     frame = table.to_pandas(integer_object_nulls=True, ignore_metadata=True)
     whole = [field.name for field in table.schema if pyarrow.types.is_integer(field.type)]
     return frame.assign(**{name: _column(frame[name].tolist()) for name in whole if frame[name].dtype == object})
