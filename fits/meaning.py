@@ -60,7 +60,9 @@ _NEVER = {
     *("runtime", "walltime", "duration", "seconds", "hours", "minutes", "index", "rank", "host", "gpu", "gpus"),
 }
 """Words of what no plan can know."""
-_QUALIFIERS = {"active", "activated", "total", "all", "seen", "trained", "nonemb", "count", "size", "number", *_UNITS}
+_QUALIFIERS = {"active", "activated", "total", "all", "seen", "trained", "count", "size", "number", *_UNITS} | {
+    *("nonemb", "non", "without", "no", "incl", "emb", "embedding", "embeddings", "1", "e", "3", "6", "9", "12"),
+}
 _PARTS = {"norm", "attn", "attention", "mlp", "ffn", "head", "layer", "layers", "bias", "router", "frozen", "lora"}
 """Words of parameters that are a part of the model's."""
 _EXACT = {
@@ -74,6 +76,7 @@ _EXACT = {
     "sequence_length": "sequence_length seq_len seqlen seq_length context_length context_size ctx_len n_ctx "
     "max_seq_len max_sequence_length max_seq_length block_size context_window",
     "experts_per_token": "top_k topk",
+    "num_shared_experts": "n_shared num_shared shared_experts",
 }
 _BY_WORDS = {words: column for column, listed in _EXACT.items() for words in listed.split()}
 

@@ -40,7 +40,10 @@ def expression_of(text: str, columns: Sequence[str] | pd.Index) -> Node:
     try:
         return parse(text)
     except UserError as error:
-        raise UserError(f"{str(error).removesuffix('.')}{_quote_hint(text, columns)}.") from None
+        hint = _quote_hint(text, columns) or nearest(text, map(str, columns))
+        if not hint:
+            raise
+        raise UserError(f"'{text}' is no column and no expression over columns{hint}.") from error
 
 
 def _quote_hint(text: str, columns: Sequence[str] | pd.Index) -> str:

@@ -195,12 +195,17 @@ def _without_head(of: Any, sequence_length: int) -> Any:
 def require_choice(pricing: Pricing) -> None:
     """
     Raises:
-        UserError: a fitted law predicts no loss, or does not see both the size of a model and its data, so that it
-            cannot choose between them.
+        UserError: a fitted law predicts no loss, has no draws for intervals, or does not see both the size of a model
+            and its data, so that it cannot choose between them.
     """
     fit = pricing.fit
     if fit is None:
         return
+    if pricing.number_of_draws < 2:
+        raise UserError(
+            f"law '{fit.law}' was fitted without a bootstrap, and a plan needs its intervals; fit again with "
+            "--bootstrap 1000."
+        )
     if fit.unit not in UNITS.values():
         raise UserError(
             f"law '{fit.law}' predicts {fit.response} ({fit.unit}) and no loss, so it cannot choose a plan."
