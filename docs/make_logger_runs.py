@@ -1,6 +1,6 @@
-"""Write docs/data/logger_runs.csv: 39 of our own proxy runs as an experiment logger exports them, and one that crashed.
+"""Write docs/data/logger_runs.csv: 39 of our proxy runs as an experiment logger exports them, and one that crashed.
 
-The numbers are those of docs/data/proxy_runs.csv; the names, the units and the crash are what other people's tables have.
+The numbers are those of docs/data/proxy_runs.csv; names, units and the crash are what other people's tables have.
 """
 
 from pathlib import Path

@@ -203,6 +203,11 @@ def _of_the_plan(law: Law, meanings: Mapping[str, Meaning], settings: Settings) 
     if seen & {"activation_ratio", "params_total", "params_total_non_embedding"}:
         seen |= {"num_experts", "experts_per_token", "num_shared_experts"}
     asked = [each.question for each in meanings.values() if each.question]
+    if "train_bytes" in seen and not settings.bytes_per_token:
+        asked.append(
+            "the law counts data in bytes, and the table gives no tokens and vocabulary beside them: 'scaling plan' "
+            "will ask how many bytes a token has (--bytes-per-token or --vocab-study)."
+        )
     return [*asked, *(note for name, note in settings.notes.items() if name not in seen)]
 
 

@@ -8,7 +8,7 @@ from fits import Fit
 from fits.errors import UserError, check_level
 from scaling.limits import limits_of, ranges_of_law
 from scaling.plan import Cluster, TrainingPlan
-from scaling.pricing import Pricing, Text, pricing_of_fit, require_choice
+from scaling.pricing import BytesPerToken, Pricing, Text, pricing_of_fit, require_choice
 from scaling.proposal import Context, draft, tao_vocabulary, with_reasons
 from scaling.published_pricing import published_pricing
 from scaling.runs_of_law import (
@@ -35,6 +35,7 @@ def plan_for(
     cluster: Cluster | None = None,
     sweep_file: str | Path | None = None,
     study_directory: str | Path | None = None,
+    bytes_per_token: float | None = None,
     vocab_size: int | None = None,
     sequence_length: int | None = None,
     constraints_file: str | Path | None = None,
@@ -56,6 +57,7 @@ def plan_for(
         cluster: where the budget came from; the plan must then have a layout on it.
         sweep_file: the sweep behind the law: the routing choices and vocabularies it tried, and its recipe.
         study_directory: the vocabulary study, when the law counts data in bytes.
+        bytes_per_token: of the big run's tokenizer, where there is no study; by default as the law's runs had it.
         vocab_size: hold the vocabulary here.
         sequence_length: of the big run; by default the proxies', or 4096.
         constraints_file: a ``SearchSpace`` in YAML instead of the sweep's choices.
@@ -91,8 +93,8 @@ def plan_for(
     )
     reference = reference_run(sweep) if sweep else None
     length = sequence_length or (reference.training.sequence_length if reference else usual_length(pricing))
-    bytes_per_token = (lambda size: study.bytes_per_token(size, split="train")) if study else bytes_of_runs(pricing.fit)
-    spending = Spending(train_flops, Text(length, space.unique_tokens, bytes_per_token), space.inference_tokens)
+    text = Text(length, space.unique_tokens, _bytes_per_token(study, bytes_per_token, pricing))
+    spending = Spending(train_flops, text, space.inference_tokens)
     gpu = gpu or (cluster.gpu if cluster else "h200")
     extra = ranges_of_law(pricing) if pricing.fit and not sweep else []
 
@@ -121,6 +123,16 @@ def plan_for(
 
     found, plan = placed(found, cluster, lambda each: draft(each, context))
     return _checked(with_reasons(plan, found, context))
+
+
+def _bytes_per_token(study: Study | None, given: float | None, pricing: Pricing) -> BytesPerToken | None:
+    if given is not None:
+        if study:
+            raise UserError("bytes a token are given twice, by the study and by --bytes-per-token; leave one out.")
+        if not given > 0:
+            raise UserError(f"--bytes-per-token is {given:g}; it must be above 0.")
+        return lambda size: given
+    return (lambda size: study.bytes_per_token(size, split="train")) if study else bytes_of_runs(pricing.fit)
 
 
 def reference_run(sweep: Sweep) -> RunSpec:

@@ -48,7 +48,9 @@ class Text:
     def bytes_of(self, vocab_size: Any) -> Any:
         """Bytes a token, for one vocabulary size or a column of them."""
         if self.bytes_per_token is None:
-            raise UserError("the law counts data in bytes; give the vocabulary study with --vocab-study.")
+            raise UserError(
+                "the law counts data in bytes; give the vocabulary study with --vocab-study, or --bytes-per-token."
+            )
         sizes, where = np.unique(np.asarray(vocab_size), return_inverse=True)
         rates = np.array([self.bytes_per_token(int(size)) for size in sizes])
         return rates[where].reshape(np.shape(vocab_size))

@@ -125,7 +125,7 @@ def bytes_of_runs(fit: Fit | None) -> BytesPerToken | None:
         if not sizes[0] / 1.02 <= size <= sizes[-1] * 1.02:
             raise UserError(
                 f"law '{fit.law}': its runs say how many bytes a token is for vocabularies of {sizes[0]:.0f} to "
-                f"{sizes[-1]:.0f}, not {size}; give the vocabulary study with --vocab-study."
+                f"{sizes[-1]:.0f}, not {size}; give the vocabulary study with --vocab-study, or --bytes-per-token."
             )
         return float(np.interp(np.log(size), np.log(sizes), rates))
 

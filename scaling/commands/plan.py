@@ -24,6 +24,9 @@ def plan(
     constraints: Annotated[Path | None, typer.Option(help="Choices and limits in YAML (docs/plan.md).")] = None,
     sweep: Annotated[Path | None, typer.Option(help="The sweep behind the law: its choices and its recipe.")] = None,
     vocab_study: Annotated[Path | None, typer.Option(help="The study folder: bytes per token of each size.")] = None,
+    bytes_per_token: Annotated[
+        float | None, typer.Option(help="Bytes of text in a token, for a law in bytes without a study.")
+    ] = None,
     vocab_size: Annotated[int | None, typer.Option(help="Hold the vocabulary at this size.")] = None,
     sequence_length: Annotated[int | None, typer.Option(help="Tokens in a sequence of the big run.")] = None,
     inference_tokens: Annotated[
@@ -67,6 +70,7 @@ def plan(
             cluster=cluster,
             sweep_file=sweep,
             study_directory=vocab_study,
+            bytes_per_token=bytes_per_token,
             vocab_size=vocab_size,
             sequence_length=sequence_length,
             constraints_file=constraints,

@@ -1,6 +1,7 @@
 """One's own run table, all the way to a plan: whatever fit takes, plan takes."""
 
 import functools
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,14 @@ import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 import fits
 from fits.errors import UserError
 from fits.expression import evaluate, parse
 from fits.laws import list_laws
+from scaling.cli import app
+from scaling.plan import TrainingPlan
 from scaling.planning import plan_for
 from scaling.pricing import Text, pricing_of_fit
 from trainer_small.ladder import Experts, Family
@@ -252,3 +256,88 @@ def test_a_law_that_chooses_nothing_says_so(law: str, words: str, tmp_path: Path
     fits.fit(law, frame, bootstrap=20, duplicates="keep").save(tmp_path / "law.json")
     with pytest.raises(UserError, match=words):
         plan_for(str(tmp_path / "law.json"), 1e20)
+
+
+def logged_runs(loss: str = "eval/loss (nats)", seed: int = 11) -> pd.DataFrame:
+    """Forty MoE runs as a tracker exports them: dots, slashes, blanks, brackets, billions, and one that crashed."""
+    rng = np.random.default_rng(seed)
+    rows: list[dict[str, Any]] = []
+    for number in range(40):
+        width, depth = int(rng.choice([512, 768, 1024, 1280])), int(rng.choice([8, 12, 16]))
+        experts = Experts(
+            num_experts=int(rng.choice([16, 32, 64])), experts_per_token=int(rng.choice([2, 4])),
+            num_shared_experts=1, granularity=4.0,
+        )  # fmt: skip
+        shape = Family().shape(width, depth, experts, VOCABULARY)
+        tokens = shape.params_active * np.exp(rng.uniform(np.log(10), np.log(200)))
+        size, sparsity = shape.params_active_non_embedding, 1 / shape.activation_ratio
+        value = 1.65 + 380 * size**-0.33 * sparsity**-0.1 + 400 * tokens**-0.28
+        rows.append(
+            {
+                "Name": f"sweep-{number:03d}",
+                "ID": f"{number:03d}",
+                "State": "finished",
+                "Created": "2026-11-27T10:00:00.000Z",
+                "config.model.d_model": width,
+                "config.model.vocab_size": VOCABULARY,
+                "config/seq len": 2048,
+                "moe.n_experts": experts.num_experts,
+                "moe.top_k": experts.experts_per_token,
+                "params (active, non-emb) [B]": size / 1e9,
+                "tokens (B)": tokens / 1e9,
+                "moe granularity": 4,
+                loss: value * np.exp(0.002 * rng.standard_normal()),
+            }
+        )
+    rows[12] |= {"State": "crashed", loss: 7.91}
+    return pd.DataFrame(rows)
+
+
+@pytest.mark.parametrize("ending", ["csv", "jsonl", "parquet"])
+def test_the_road_from_a_logger_s_table_to_plan_export_and_report(tmp_path: Path, ending: str) -> None:
+    def scaling(*arguments: str) -> str:
+        result = CliRunner().invoke(app, [*arguments])
+        assert result.exit_code == 0, f"scaling {arguments}\n{result.output}"
+        return " ".join(result.output.split())
+
+    table, law, plan = tmp_path / f"wandb export.{ending}", tmp_path / "law.json", tmp_path / "plan.yaml"
+    fits.table_files.write_table(logged_runs(), table)
+    said = scaling(
+        "fit", str(table), "--law", "moe-power", "--bind", "N=params (active, non-emb) [B]", "--bind", "D=tokens (B)",
+        "--bind", "S=(moe.n_experts+1)/(moe.top_k+1)", "--bind", "G=`moe granularity`",
+        "--bind", "loss=eval/loss (nats)", "--means", "S=1/activation_ratio", "--bootstrap", "60", "--out", str(law),
+    )  # fmt: skip
+    assert "39 runs" in said and "left out: 1 crashed" in said and "gamma=0 is fixed" in said
+    fitted = fits.Fit.load(law)
+    assert fitted.means == {
+        "N": "params_active_non_embedding/1e9",
+        "D": "tokens/1e9",
+        "S": "1/activation_ratio",
+        "G": "granularity",
+    }
+    assert fitted.constants == {"vocab_size": VOCABULARY, "sequence_length": 2048, "granularity": 4}
+    assert fitted.values["delta"] == pytest.approx(0.1, abs=0.03)
+    scaling("plan", "--law", str(law), "--flops", "1e22", "--max-params-total", "60e9", "--out", str(plan))
+    made = TrainingPlan.load(plan)
+    assert (made.model.vocab_size, made.sequence_length, round(made.model.granularity)) == (VOCABULARY, 2048, 4)
+    promised = 1.65 + 380 * made.model.params_active_non_embedding**-0.33 * (1 / made.model.activation_ratio) ** -0.1
+    promised += 400 * made.tokens**-0.28
+    assert made.prediction.value == pytest.approx(promised, rel=0.02)
+    scaling("export", str(plan), "--stack", "hf", "--out", str(tmp_path / "configs"))
+    assert (tmp_path / "configs" / "config.json").is_file()
+    scaling("report", str(tmp_path), "--out", str(tmp_path / "report.html"))
+    page = (tmp_path / "report.html").read_text()
+    assert "sweep-005" in page and "sweep-012" not in page
+    assert "could not be shown" not in page
+
+
+def test_a_table_s_outlier_is_named_as_in_the_file(tmp_path: Path) -> None:
+    frame = logged_runs()
+    frame.loc[29, "eval/loss (nats)"] *= 1.15
+    frame.to_csv(tmp_path / "runs.csv", index=False)
+    same = f"moe.top_k == {frame.loc[29, 'moe.top_k']}"
+    bind = ("N=params (active, non-emb) [B]", "D=tokens (B)", "loss=eval/loss (nats)")
+    arguments = ["fit", str(tmp_path / "runs.csv"), "--law", "hoffmann", "--where", same, "--bootstrap", "0"]
+    result = CliRunner().invoke(app, [*arguments, *(word for each in bind for word in ("--bind", each))])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"^\s*30\s+sweep-029\s", result.output, re.M), result.output
