@@ -13,9 +13,11 @@ if TYPE_CHECKING:
 
 def track(
     plan: Annotated[Path, typer.Argument(help="plan.yaml with a predicted curve.")],
-    log: Annotated[Path, typer.Argument(help="CSV or JSON lines: step or tokens against loss.")],
+    log: Annotated[Path, typer.Argument(help="CSV or JSON lines: tokens, steps or samples against loss.")],
     out: Annotated[Path | None, typer.Option(help="Draw the comparison (.png, .svg or .pdf).")] = None,
-    step_column: Annotated[str | None, typer.Option(help="Column of steps, where its name is unusual.")] = None,
+    step_column: Annotated[
+        str | None, typer.Option(help="Column of steps, tokens or samples, where its name is unusual.")
+    ] = None,
     loss_column: Annotated[str | None, typer.Option(help="Column of the loss, where its name is unusual.")] = None,
     gap: Annotated[float | None, typer.Option(help="What an undecayed run lies above a decayed one.")] = None,
     gap_sd: Annotated[float | None, typer.Option(help="Standard deviation of that gap.")] = None,
@@ -28,6 +30,8 @@ def track(
 
     The curve promises losses of decayed runs. Rows of an undecayed run lie above it by a gap, given with --gap (from
     your proxies) or assumed; a column 'decayed' with 1 marks rows of decayed branches, which compare without it.
+
+    Columns are known by the words of their names; what was read, converted or left out is said in notes.
 
     \b
     Example:

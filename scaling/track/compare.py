@@ -15,11 +15,11 @@ from statistics import NormalDist
 
 import numpy as np
 
-from fits.errors import UserError
 from scaling.plan import TrainingPlan
 from scaling.track.blocks import Blocks, blocks_of, has_diverged, spikes_of
 from scaling.track.log import Log
 from scaling.track.promise import Promise
+from scaling.track.units import in_plan_unit
 
 USUAL_GAP = (0.03, 0.015)
 """Mean and standard deviation of the gap as a fraction of the loss, where the user gives none: decays over the last
@@ -86,7 +86,7 @@ def compare(
         run_sd: standard deviation of one run about the law, in the plan's unit; the plan's when left out.
 
     Raises:
-        UserError: the plan has no curve, or the numbers are in another unit.
+        UserError: the plan has no curve, or the log's unit cannot be told or brought into the plan's.
     """
     curve = Promise.of(plan, run_sd)
     notes = [*log.notes, *curve.notes]
@@ -99,7 +99,8 @@ def compare(
     if not use.any():
         return _nothing(plan, curve, log, level, gap, notes)
     tokens, loss, decayed = log.tokens[use], log.loss[use], log.decayed[use]
-    _check_unit(plan, loss, curve.value(tokens))
+    loss, converted = in_plan_unit(plan, loss, curve.value(tokens), log.unit, log.source)
+    notes += converted
     spikes = spikes_of(loss - curve.value(tokens), loss, decayed)
     if spikes.any():
         notes.append(f"{int(spikes.sum())} spikes left out, the highest {loss[spikes].max():.4g}")
@@ -112,7 +113,8 @@ def compare(
         )
     if not log.is_validation:
         notes.append(
-            "the promise is of validation loss, the log's is of training; they agree while no text is repeated"
+            "the promise is of validation loss, and the log's is not said to be one; a training loss agrees while no "
+            "text is repeated"
         )
     covariance = blocks.covariance(curve, gap)
     deviation, sd, p_value = _test(blocks, covariance)
@@ -180,28 +182,6 @@ def _end(blocks: Blocks, covariance: np.ndarray, curve: Promise) -> tuple[float,
     gain = np.linalg.solve(covariance, shared)
     variance = curve.end_sd**2 - float(shared @ gain)
     return curve.end + float(gain @ blocks.residual), math.sqrt(max(variance, 0.0))
-
-
-def _check_unit(plan: TrainingPlan, loss: np.ndarray, predicted: np.ndarray) -> None:
-    """Stop at numbers that are the promised ones in another unit."""
-    ratio = float(np.median(loss / predicted))
-    if abs(math.log(max(ratio, 1e-9))) < math.log(1.2):
-        return
-    bytes_per_token = plan.data.bytes_per_token if plan.data and plan.data.bytes_per_token else 4.4
-    bits = math.log(2)
-    others = (
-        {"bits per token": 1 / bits, "bits per byte": 1 / (bits * bytes_per_token)}
-        if plan.prediction.quantity == "loss"
-        else {"nats per token": bits * bytes_per_token, "nats per byte": bits, "bits per token": bytes_per_token}
-    )
-    power = float(np.median(np.log(np.maximum(loss, 1e-9)) / predicted))
-    looks = [name for name, factor in others.items() if abs(math.log(ratio / factor)) < 0.15]
-    looks += ["perplexity"] if abs(power - 1) < 0.1 and plan.prediction.quantity == "loss" else []
-    if looks:
-        raise UserError(
-            f"the log's losses are {ratio:.3g} times the promised ones: they look like {looks[0]}, and the plan is in "
-            f"{plan.prediction.unit}; convert the column."
-        )
 
 
 def _nothing(

@@ -1,7 +1,9 @@
-"""The log of a big run: rows of step or tokens against loss, as trackers and training stacks write them."""
+"""The log of a big run: rows of steps, samples or tokens against loss, as trackers and training stacks write them."""
 
+import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +15,15 @@ import pandas as pd
 from fits.errors import UserError
 from fits.files import read_text
 from scaling.plan import TrainingPlan
+from scaling.track.cells import Cells
+from scaling.track.choice import choose_loss, choose_progress
+from scaling.track.columns import Progress, words_of
 
-STEP = ("step", "steps", "iteration", "iterations", "iter", "global_step", "_step", "train/step", "optimizer_step")
-TOKENS = ("tokens", "tokens_seen", "consumed_tokens", "train_tokens", "num_tokens", "train/tokens", "total_tokens")
-SAMPLES = ("consumed_samples", "samples", "train/consumed_samples", "consumed_train_samples")
-VALIDATION = ("validation_loss", "val_loss", "eval_loss", "valid_loss", "val/loss", "eval/loss", "validation/loss")
-TRAINING = ("loss", "train_loss", "lm_loss", "train/loss", "lm_loss_value", "loss/train", "train/lm_loss",
-            "train/ce_loss", "loss_metrics/global_avg_loss", "bits_per_byte")  # fmt: skip
-DECAYED = ("decayed", "annealed")
+_DECAYED = {("decayed",), ("annealed",)}
+_YES, _NO = {"1", "1.0", "true", "yes"}, {"", "0", "0.0", "false", "no", "none", "null", "nan"}
+_SCALES = {1e3: "thousands", 1e6: "millions", 1e9: "billions", 1e12: "trillions"}
+_BEYOND = 1.05
+"""Of the plan's tokens: steps or samples that come to more are of another kind or batch."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,17 @@ class Log:
 
     tokens: np.ndarray
     loss: np.ndarray
+    """As logged; ``compare`` brings it into the plan's unit."""
     decayed: np.ndarray
     """Whether a row is the loss of a branch that was decayed to its end, not of the trunk."""
     notes: tuple[str, ...]
     """What was done to the rows, in sentences."""
     ends_in_nan: bool
     is_validation: bool
+    unit: str | None = None
+    """Of the loss, as its column's name says; None where it says nothing."""
+    source: str = "the log's loss"
+    """File and column of the loss, for messages."""
 
 
 def read_log(
@@ -46,73 +54,119 @@ def read_log(
 ) -> Log:
     """Read a CSV or JSON-lines log.
 
-    Of rows with the same step the last in the file counts; where the steps go back once (a restart), all rows of the
-    abandoned stretch are dropped; rows without a finite loss are dropped and counted.
+    Columns are known by the words of their names: tokens, steps or samples since the start, and losses with their
+    unit. A loss in the plan's unit is taken before one in another, and a validation loss before a training loss. Of
+    rows with the same step the last in the file counts; where the steps go back once (a restart), all rows of the
+    abandoned stretch are dropped. Rows that are dropped are counted in notes.
 
     Args:
         path: ``.csv``, ``.jsonl`` or ``.json`` (one object a line).
-        plan: gives the tokens of a step.
+        plan: gives the tokens of a step, and the unit.
         step_column: of steps, tokens or samples, where its name is none of the usual ones.
         loss_column: where its name is none of the usual ones.
 
     Raises:
-        UserError: no such file or column, or no row with numbers.
+        UserError: no such file or column; columns or numbers that can be read in two ways; a run beyond the plan's
+            tokens; no row with numbers.
     """
     table = _table(path)
-    axis, kind = _column(table, step_column, {**dict.fromkeys(TOKENS, "tokens"), **dict.fromkeys(STEP, "step"),
-                                              **dict.fromkeys(SAMPLES, "samples")}, path, "--step-column")  # fmt: skip
-    loss_name, loss_kind = _column(
-        table,
-        loss_column,
-        {**dict.fromkeys(VALIDATION, "validation"), **dict.fromkeys(TRAINING, "training")},
-        path,
-        "--loss-column",
-    )
-    decayed_name = next((name for name in table.columns if _plain(name) in DECAYED), None)
-    position = _numbers(table[axis])
-    loss = _numbers(table[loss_name])
-    decayed = np.zeros(len(table), bool)
-    if decayed_name is not None:
-        decayed = table[decayed_name].astype(str).str.strip().str.lower().isin(["1", "true", "yes", "1.0"]).to_numpy()
-    logged = np.isfinite(position) & ~_blank(table[loss_name])
-    finite = logged & np.isfinite(loss)
-    notes = [f"loss is column '{loss_name}', position column '{axis}' ({kind})"]
-    if (logged & ~finite).any():
-        last = position[logged & ~finite][-1]
-        notes.append(
-            f"{int((logged & ~finite).sum())} rows without a finite loss left out, the last at {kind} {last:g}"
+    chosen = choose_loss(table, loss_column, plan, path)
+    loss = chosen.cells
+    progress, position = choose_progress(table, step_column, chosen.here, path)
+    loss.refuse_decimal_commas(path, grouped=False)
+    position.refuse_decimal_commas(path, grouped=progress.scale == 1)
+    decayed = _decayed(table, path)
+    notes = [
+        f"loss is column '{loss.name}', position column '{progress.name}' ({progress.kind})",
+        *chosen.notes,
+        *_readings(progress, position),
+        *_left_out(chosen.here, loss, position),
+    ]
+    readable = np.flatnonzero(chosen.here & position.finite & ~loss.wrong)
+    kept, changed = _each_once(position.values[readable], decayed[readable])
+    rows = readable[kept]
+    good = loss.finite[rows] & (loss.values[rows] > 0)
+    if not good.any():
+        raise UserError(
+            f"{path}: no row has both a number in '{position.name}' and one in '{loss.name}'; name the columns."
         )
-    if not finite.any():
-        raise UserError(f"{path}: no row has both a number in '{axis}' and one in '{loss_name}'; name the columns.")
-    ends_in_nan = not finite[np.flatnonzero(logged)[-1]]
-    kept, changed = _each_once(position[finite], decayed[finite])
-    notes += changed
-    position, loss, decayed = position[finite][kept], loss[finite][kept], decayed[finite][kept]
-    if (position < 0).any():
-        raise UserError(f"{path}: column '{axis}' has {position.min():g}; it must not be negative.")
-    order = np.argsort(position, kind="stable")
-    tokens = _tokens(position[order], kind, plan)
-    return Log(tokens, loss[order], decayed[order], tuple(notes), ends_in_nan, loss_kind == "validation")
+    if (position.values[rows] < 0).any():
+        lowest = position.values[rows].min()
+        raise UserError(f"{path}: column '{position.name}' has {lowest:g}; it must not be negative.")
+    if not good.all():
+        last = position.values[rows[~good][-1]]
+        notes.append(f"{int((~good).sum())} rows without a finite loss above 0 left out, the last at {last:g}")
+    tokens = _tokens(position.values[rows[good]] * progress.scale, progress.kind, plan)
+    _check_reach(path, progress, position.values[rows[good]], tokens, plan)
+    return Log(
+        tokens=tokens,
+        loss=loss.values[rows[good]],
+        decayed=decayed[rows[good]],
+        notes=(*notes, *changed),
+        ends_in_nan=not loss.finite[rows[-1]],
+        is_validation=chosen.is_validation,
+        unit=chosen.column.unit,
+        source=f"{path}: column '{loss.name}'",
+    )
 
 
 def _table(path: str | Path) -> pd.DataFrame:
-    text = read_text(path)
+    """Cells as they are written, "" where a line has none."""
+    text = read_text(path).removeprefix("\ufeff")
+    if Path(path).suffix.lower() in (".jsonl", ".json", ".ndjson"):
+        rows = list(_objects(text, path))
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        cells = [[row.get(name, "") for name in names] for row in rows]
+    else:
+        names, cells = _fields(text, path)
+    if not cells:
+        raise UserError(f"{path}: not a table with rows; give a log that has some.")
+    return pd.DataFrame(cells, columns=pd.Index(names), dtype=object)
+
+
+def _fields(text: str, path: str | Path) -> tuple[list[str], list[list[str]]]:
+    """Names and rows of a CSV table; fields of nothing behind the last name are left out."""
     try:
-        if Path(path).suffix in (".jsonl", ".json", ".ndjson"):
-            rows = list(_objects(text, path))
-            names = dict.fromkeys(name for row in rows for name in row)
-            return pd.DataFrame({name: [row.get(name, "") for row in rows] for name in names}, dtype=object)
-        return pd.read_csv(io.StringIO(text), skipinitialspace=True, dtype=str, keep_default_na=False)
-    except (pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise UserError(f"{path}: not a table ({' '.join(str(error).split())}); mend the file.") from None
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True) if line]
+    except csv.Error as error:
+        raise UserError(f"{path}: not a table ({error}); mend the file.") from None
+    names = [name.strip() for name in lines[0]] if lines else []
+    while names and not names[-1]:
+        names.pop()
+    _check_names(names, path)
+    for row, line in enumerate(lines[1:], 1):
+        if len(line) < len(names) or any(cell.strip() for cell in line[len(names) :]):
+            raise UserError(
+                f"{path} row {row} has {len(line)} fields where the header has {len(names)}; put a field that holds a "
+                "comma in double quotes, or mend the row."
+            )
+    return names, [line[: len(names)] for line in lines[1:]]
+
+
+def _check_names(header: list[str], path: str | Path) -> None:
+    twice = [name for name, count in Counter(filter(None, header)).items() if count > 1]
+    if twice:
+        places = [str(place) for place, name in enumerate(header, 1) if name == twice[0]]
+        raise UserError(f"{path}: columns {' and '.join(places)} are both named '{twice[0]}'; rename one of them.")
 
 
 def _objects(text: str, path: str | Path) -> Iterator[dict[str, Any]]:
-    for number, line in enumerate(text.splitlines(), 1):
+    """One row a line; ``{"train": {"loss": 2}}`` has the column ``train.loss``."""
+    for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
+
+        def flat(pairs: list[tuple[str, Any]], number: int = number) -> dict[str, Any]:
+            every = [(f"{name}.{inner}", cell) for name, value in pairs if isinstance(value, dict)
+                     for inner, cell in value.items()]  # fmt: skip
+            every += [(name, value) for name, value in pairs if not isinstance(value, dict)]
+            twice = [name for name, count in Counter(name for name, _ in every).items() if count > 1]
+            if twice:
+                raise UserError(f"{path} line {number}: key '{twice[0]}' stands twice; remove one.")
+            return dict(every)
+
         try:
-            value = json.loads(line)
+            value = json.loads(line, object_pairs_hook=flat)
         except json.JSONDecodeError:
             value = None
         if not isinstance(value, dict):
@@ -120,40 +174,62 @@ def _objects(text: str, path: str | Path) -> Iterator[dict[str, Any]]:
         yield value
 
 
-def _plain(name: Any) -> str:
-    return str(name).strip().lower().replace(" ", "_").replace("-", "_")
+def _readings(progress: Progress, position: Cells) -> Iterator[str]:
+    """How numbers of the position were read that are not what is written."""
+    if progress.scale != 1:
+        yield f"'{progress.name}' counts {_SCALES[progress.scale]} of {progress.kind} by its name"
+    if position.grouped.any():
+        many, first = int(position.grouped.sum()), position.first(position.grouped)
+        yield f"{many} numbers of '{position.name}' are read without their separators, the first {first}"
 
 
-def _column(
-    table: pd.DataFrame, wanted: str | None, usual: dict[str, str], path: str | Path, option: str
-) -> tuple[str, str]:
-    """The column's name in the file, and what it is; the order of ``usual`` is the preference."""
-    if wanted is not None:
-        if wanted not in table.columns:
-            raise UserError(f"{path}: no column '{wanted}'; it has {', '.join(map(str, table.columns))}.")
-        return wanted, usual.get(_plain(wanted), next(iter(usual.values())) if option == "--loss-column" else "step")
-    names = {_plain(name): name for name in reversed(list(table.columns))}
-    for name, kind in usual.items():
-        if name in names and not _blank(table[names[name]]).all():
-            return names[name], kind
-    shown = ", ".join(map(str, table.columns)) or "none"
-    raise UserError(
-        f"{path}: no column of the usual names ({', '.join(list(usual)[:4])}, ...); it has {shown}; give {option}."
-    )
+def _left_out(here: np.ndarray, loss: Cells, position: Cells) -> Iterator[str]:
+    """Rows that hold no pair of numbers, by the reason."""
+    unplaced, unread = here & ~position.finite, here & position.finite & loss.wrong
+    if not here.all():
+        yield f"{int((~here).sum())} rows of other metrics (no '{loss.name}') left out"
+    if unplaced.any():
+        first = position.first(unplaced)
+        yield f"{int(unplaced.sum())} rows whose '{position.name}' is blank or no number left out, the first {first}"
+    if unread.any():
+        yield f"{int(unread.sum())} rows whose '{loss.name}' is no number left out, the first {loss.first(unread)}"
 
 
-def _numbers(column: Any) -> np.ndarray:
-    """Cells as numbers; NaN where they are none."""
-    return np.asarray(pd.to_numeric(column, errors="coerce"), dtype=float)
+def _decayed(table: pd.DataFrame, path: str | Path) -> np.ndarray:
+    """Rows of decayed branches [n], by the column that says so, if there is one."""
+    name = next((name for name in table.columns if words_of(name) in _DECAYED), None)
+    if name is None:
+        return np.zeros(len(table), bool)
+    cells = ["" if cell is None else str(cell).strip().lower() for cell in table[name]]
+    for row, cell in enumerate(cells, 1):
+        if cell not in _YES | _NO:
+            raise UserError(f"{path} row {row}: column '{name}' holds '{cell}'; it must be 1 or 0.")
+    return np.array([cell in _YES for cell in cells], bool)
 
 
-def _blank(column: Any) -> np.ndarray:
-    """Cells that say nothing, as trackers leave them in rows of other metrics; a written nan says something."""
-    return np.array([value is None or not str(value).strip() for value in column])
+def _check_reach(
+    path: str | Path, progress: Progress, position: np.ndarray, tokens: np.ndarray, plan: TrainingPlan
+) -> None:
+    """Stop where the numbers cannot be what the column was taken for."""
+    # Tokens that are called so may go on beyond the plan; the plan's batch says nothing of them.
+    sure = progress.kind == "tokens" and progress.scale == 1
+    reached = tokens.min() if sure else tokens.max()
+    taken = f"{path}: column '{progress.name}' reaches {position.max():.15g}, and read as {progress.kind}"
+    if reached > _BEYOND * plan.tokens:
+        raise UserError(
+            f"{taken} that is {tokens.max():.4g} tokens where the plan ends at {plan.tokens:.4g}; give a column of "
+            "tokens, samples or optimizer steps, named so, with --step-column."
+        )
+    batch = plan.batch_ramp.start_batch_tokens if plan.batch_ramp else plan.batch_tokens
+    if 0 < tokens.max() < batch:
+        raise UserError(
+            f"{taken} that is {tokens.max():.4g} tokens, less than a batch of {batch:.4g}; name the column with its "
+            "unit, as in 'tokens_b' for billions, or give another with --step-column."
+        )
 
 
 def _each_once(position: np.ndarray, decayed: np.ndarray) -> tuple[np.ndarray, list[str]]:
-    """Which rows to keep, by number, and what was dropped."""
+    """The rows to keep, in order of the position, and what was dropped."""
     rows = np.arange(len(position))
     notes: list[str] = []
     back = np.flatnonzero((np.diff(position) < 0) & ~decayed[1:] & ~decayed[:-1]) + 1
@@ -169,7 +245,8 @@ def _each_once(position: np.ndarray, decayed: np.ndarray) -> tuple[np.ndarray, l
     last = {key: row for key, row in zip(keys, rows, strict=True)}
     if len(last) < len(rows):
         notes.append(f"{len(rows) - len(last)} rows with a repeated step left out, the later row counts")
-    return np.array(sorted(last.values()), dtype=int), notes
+    each = np.array(list(last.values()), dtype=int)
+    return each[np.lexsort((each, position[each]))], notes
 
 
 def _tokens(position: np.ndarray, kind: str, plan: TrainingPlan) -> np.ndarray:
