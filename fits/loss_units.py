@@ -1,9 +1,9 @@
 """In which unit a loss is: nats a token, or bits a byte of text, which alone compares across tokenizers."""
 
+from fits.column_words import words_of
 from fits.errors import UserError
 from fits.expression import Name, names, parse
 from fits.law import Law
-from fits.meaning import words_of
 
 UNITS = {"loss": "nats/token", "bits_per_byte": "bits/byte"}
 

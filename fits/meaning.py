@@ -13,6 +13,7 @@ from itertools import islice, product
 
 import numpy as np
 
+from fits.column_words import SCALES, scale_of, words_of
 from fits.columns import BY_NAME
 from fits.errors import UserError, nearest
 from fits.expression import Name, Node, Number, Operation, evaluate, names, parse, substitute, written
@@ -39,12 +40,6 @@ PLAN_COLUMNS: dict[str, str] = {
 _COUNTS = {_ACTIVE_BODY, _ACTIVE, _TOTAL, _TOTAL_BODY, "tokens", "unique_tokens", "train_bytes", "train_flops"}
 _FEWEST = 1e4
 """No model has fewer parameters, and none is trained on fewer tokens: such numbers are of another unit."""
-_UNITS = {
-    **dict.fromkeys(("k", "thousand", "thousands"), "1e3"),
-    **dict.fromkeys(("m", "mn", "mln", "million", "millions"), "1e6"),
-    **dict.fromkeys(("b", "bn", "billion", "billions"), "1e9"),
-    **dict.fromkeys(("t", "tn", "trillion", "trillions"), "1e12"),
-}
 _USUAL = {
     "N": _ACTIVE_BODY,
     "D": "tokens",
@@ -60,8 +55,8 @@ _NEVER = {
     *("runtime", "walltime", "duration", "seconds", "hours", "minutes", "index", "rank", "host", "gpu", "gpus"),
 }
 """Words of what no plan can know."""
-_QUALIFIERS = {"active", "activated", "total", "all", "seen", "trained", "count", "size", "number", *_UNITS} | {
-    *("nonemb", "non", "without", "no", "incl", "emb", "embedding", "embeddings", "1", "e", "3", "6", "9", "12"),
+_QUALIFIERS = {"active", "activated", "total", "all", "seen", "trained", "count", "size", "number", *SCALES} | {
+    *("nonemb", "non", "without", "no", "incl", "emb", "embedding", "embeddings"),
 }
 _PARTS = {"norm", "attn", "attention", "mlp", "ffn", "head", "layer", "layers", "bias", "router", "frozen", "lora"}
 """Words of parameters that are a part of the model's."""
@@ -205,7 +200,7 @@ def _readings(bound: Node, largest: float | None) -> list[str]:
     plain = isinstance(bound, Name)
     choices = []
     for name, found in each:
-        unit = unit_of(name) if name not in PLAN_COLUMNS and found[0] in _COUNTS else None
+        unit = scale_of(name) if name not in PLAN_COLUMNS and found[0] in _COUNTS else None
         # Where the numbers are large, what looked like a unit was none.
         if unit and not (plain and largest is not None and largest >= 1e7):
             found = [f"{column}/{unit}" for column in found]
@@ -242,19 +237,6 @@ def _same(one: str, other: str) -> bool:
     return bool(np.allclose(*(evaluate(parse(each), _sample()) for each in (one, other)), rtol=1e-9))
 
 
-def words_of(name: str) -> list[str]:
-    """The words of a column's name: ``config.nParams (B)`` has config, n, params, b."""
-    parted = re.sub(r"([a-z0-9])([A-Z])", r"\1 \2", name.replace("w/o", "without"))
-    return re.findall(r"[a-z]+|[0-9]+", parted.lower())
-
-
-def unit_of(name: str) -> str | None:
-    """The unit that a name ends in, as a number: ``tokens (B)`` and ``n_params_b`` are in 1e9."""
-    power = re.search(r"\b1e(3|6|9|12)\b", name.lower())
-    words = words_of(name)
-    return power[0] if power else _UNITS.get(words[-1]) if len(words) > 1 else None
-
-
 def recognised(name: str) -> list[str]:
     """The plan's columns that a name can mean, the likeliest first; empty when it says nothing."""
     if name in PLAN_COLUMNS:
@@ -274,7 +256,7 @@ def _by_words(words: Sequence[str]) -> list[str]:
     if "_".join(words) in _BY_WORDS:
         return [_BY_WORDS["_".join(words)]]
     own = [word for word in words if word not in ("config", "cfg", "model", "args", "hparams")]
-    plain = [word for word in own if word not in _UNITS or len(own) == 1]
+    plain = [word for word in own if word not in SCALES or len(own) == 1]
     joined, has = "_".join(plain), set(plain)
     if joined in PLAN_COLUMNS:
         return [joined]

@@ -2,10 +2,11 @@
 
 import pandas as pd
 
+from fits.column_words import scale_of
 from fits.columns import BY_NAME
 from fits.expression import as_written, names
 from fits.loss_units import UNITS
-from fits.meaning import recognised, unit_of
+from fits.meaning import recognised
 from fits.result import Fit
 from fits.runs import expression_of, name_column
 
@@ -28,7 +29,7 @@ def our_columns(frame: pd.DataFrame, law: Fit | None) -> dict[str, str]:
     for column in map(str, frame.columns):
         means = recognised(column)
         if len(means) == 1 and means[0] not in found:
-            unit = unit_of(column)
+            unit = scale_of(column)
             found[means[0]] = as_written(column) + (
                 f"*{unit}" if unit and means[0] in ("tokens", "train_bytes") else ""
             )

@@ -85,43 +85,57 @@ def ending_of(path: Path) -> str:
     return plain.suffix
 
 
-def _from_csv(text: str, path: Path, as_text: Collection[str]) -> pd.DataFrame:
-    rows = [row for row in csv.reader(io.StringIO(text, newline=""), strict=True) if row]
+def csv_cells(text: str, source: str | Path, *, skip_spaces: bool = False) -> dict[str, list[str]]:
+    """The cells of a CSV table as they are written, a list a column.
+
+    Args:
+        skip_spaces: leave out blanks after a comma and around a name.
+
+    Raises:
+        UserError: nothing is there, a row has more or fewer fields than the header, or a name stands twice.
+        csv.Error: a quote does not end.
+    """
+    lines = csv.reader(io.StringIO(text, newline=""), strict=True, skipinitialspace=skip_spaces)
+    rows = [row for row in lines if row]
     if not rows:
-        raise UserError(f"{path} is empty; it must hold a line of column names and one line a run.")
-    header, body = rows[0], rows[1:]
-    _check_separator(header, body, path)
+        raise UserError(f"{source} is empty; it must hold a line of column names and one line a row.")
+    header, body = [name.strip() if skip_spaces else name for name in rows[0]], rows[1:]
+    _check_separator(header, body, source)
     for number, row in enumerate(body, 1):
         # A comma at the end of a line makes one more field, of nothing; trackers and spreadsheets write such lines.
-        if len(row) == len(header) + 1 and not row[-1].strip():
+        while len(row) > len(header) and not row[-1].strip():
             row.pop()
         if len(row) != len(header):
             raise UserError(
-                f"{path} row {number} has {len(row)} fields where the header has {len(header)}; "
+                f"{source} row {number} has {len(row)} fields where the header has {len(header)}; "
                 "put a field that holds a comma in double quotes, or mend the row."
             )
     columns = dict(enumerate(map(list, zip(*body, strict=True))))
     # A comma at the end of every line, the header in, makes a column of nothing with no name.
     kept = [index for index, name in enumerate(header) if name.strip() or any(map(str.strip, columns.get(index, [])))]
-    _check_names([header[index] for index in kept], path)
-    named = {header[index]: columns.get(index, []) for index in kept}
+    _check_names([header[index] for index in kept], source)
+    return {header[index]: columns.get(index, []) for index in kept}
+
+
+def _from_csv(text: str, path: Path, as_text: Collection[str]) -> pd.DataFrame:
+    columns = csv_cells(text, path)
     return pd.DataFrame(
-        {name: _column(_texts(cells) if name in as_text else _numbers_in(cells)) for name, cells in named.items()}
+        {name: _column(_texts(cells) if name in as_text else _numbers_in(cells)) for name, cells in columns.items()}
     )
 
 
-def _check_separator(header: list[str], body: list[list[str]], path: Path) -> None:
+def _check_separator(header: list[str], body: list[list[str]], source: str | Path) -> None:
     for separator, name in ((";", "semicolons"), ("\t", "tabs")):
         fields = header[0].count(separator)
         if len(header) == 1 and fields and all(len(row) == 1 and row[0].count(separator) == fields for row in body):
-            raise UserError(f"{path}: its fields have {name} between them; write it with commas (and decimal points).")
+            raise UserError(f"{source}: its fields have {name} between them; write commas (and decimal points).")
 
 
-def _check_names(names: Sequence[str], path: Path) -> None:
+def _check_names(names: Sequence[str], source: str | Path) -> None:
     again = [name for name, count in Counter(names).items() if count > 1]
     if again:
         places = [str(index + 1) for index, name in enumerate(names) if name == again[0]]
-        raise UserError(f"{path}: columns {' and '.join(places)} are both named '{again[0]}'; rename one of them.")
+        raise UserError(f"{source}: columns {' and '.join(places)} are both named '{again[0]}'; rename one of them.")
 
 
 def _numbers_in(column: list[str]) -> list[Any]:
@@ -148,13 +162,17 @@ def _texts(column: list[str]) -> list[Any]:
 
 
 def _from_json_lines(text: str, path: Path) -> pd.DataFrame:
-    rows = list(_objects(text, path))
+    rows = list(json_rows(text, path))
     names = list(dict.fromkeys(name for row in rows for name in row))
     return pd.DataFrame({name: _column([row.get(name) for row in rows]) for name in names})
 
 
-def _objects(text: str, path: Path) -> Iterator[dict[str, Any]]:
-    """One row a line; ``{"config": {"lr": 1}}`` has the column ``config.lr``."""
+def json_rows(text: str, source: str | Path) -> Iterator[dict[str, Any]]:
+    """The objects of JSON lines; ``{"config": {"lr": 1}}`` has the column ``config.lr``, and a list is its text.
+
+    Raises:
+        UserError: a line is no object, or a key stands twice in it.
+    """
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue
@@ -171,15 +189,15 @@ def _objects(text: str, path: Path) -> Iterator[dict[str, Any]]:
             ]
             again = [name for name, count in Counter(name for name, _ in every).items() if count > 1]
             if again:
-                raise UserError(f"{path} line {number}: key '{again[0]}' stands twice; remove one.")
+                raise UserError(f"{source} line {number}: key '{again[0]}' stands twice; remove one.")
             return dict(every)
 
         try:
             value = json.loads(line, object_pairs_hook=flat)
         except json.JSONDecodeError as error:
-            raise UserError(f"{path} line {number}: not JSON ({error.msg}); mend or remove the line.") from None
+            raise UserError(f"{source} line {number}: not JSON ({error.msg}); mend or remove the line.") from None
         if not isinstance(value, dict):
-            raise UserError(f"{path} line {number} is {line.strip()[:40]!r}, not an object of columns; mend the line.")
+            raise UserError(f"{source} line {number} is {line.strip()[:40]!r}, not a JSON object; mend the line.")
         yield value
 
 

@@ -1,9 +1,10 @@
 """What a log's columns hold, by the words of their names: the run's progress, or a loss and its unit."""
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from fits import column_words
+from fits.column_words import SCALES, scale_of
 from scaling.track.units import unit_named
 
 _COUNTED = {
@@ -12,12 +13,6 @@ _COUNTED = {
     "samples": {"sample", "samples", "sequence", "sequences", "seqs", "example", "examples"},
 }
 """By preference: tokens need nothing of the plan."""
-_SCALES = {
-    **dict.fromkeys(("k", "thousand", "thousands"), 1e3),
-    **dict.fromkeys(("m", "mn", "million", "millions"), 1e6),
-    **dict.fromkeys(("b", "bn", "g", "billion", "billions"), 1e9),
-    **dict.fromkeys(("t", "tn", "trillion", "trillions"), 1e12),
-}
 _RUNNING = {"seen", "consumed", "total", "processed", "trained", "cumulative", "cum", "global", "optimizer", "optim"}
 """Words of a count since the start of the run, which beat a bare 'tokens' or 'step'."""
 _BESIDE_COUNTS = _RUNNING | {"n", "num", "number", "of", "in", "input", "count", "current", "so", "far", "train",
@@ -76,10 +71,8 @@ def metric_of(name: str) -> str:
 
 
 def words_of(name: str) -> tuple[str, ...]:
-    """The words of a column's metric, small: ``run - metrics/LanguageCrossEntropy`` has metrics, language, cross,
-    entropy."""
-    parted = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", metric_of(name))
-    return tuple(re.findall(r"[^\W_]+", parted.lower()))
+    """The words of a column's metric: ``run - metrics/LanguageCrossEntropy`` has metrics, language, cross, entropy."""
+    return column_words.words_of(metric_of(name))
 
 
 def progress_columns(names: Iterable[str]) -> list[Progress]:
@@ -92,7 +85,7 @@ def progress_columns(names: Iterable[str]) -> list[Progress]:
 def _progress(name: str) -> Progress | None:
     words = set(words_of(name))
     kinds = [kind for kind, counted in _COUNTED.items() if words & counted]
-    known = len(kinds) == 1 and words <= _BESIDE_COUNTS | set(_SCALES) | _COUNTED[kinds[0]] and not _is_range(name)
+    known = len(kinds) == 1 and words <= _BESIDE_COUNTS | set(SCALES) | _COUNTED[kinds[0]] and not _is_range(name)
     if "throughput" in words and not words & _RUNNING:  # then it is a rate
         known = False
     return as_progress(name) if known or metric_of(name).lower() in _COMPOSER else None
@@ -109,8 +102,8 @@ def as_progress(name: str) -> Progress:
         return Progress(name, _COMPOSER[metric_of(name).lower()], 1.0)
     words = words_of(name)
     kind = next((kind for kind, counted in _COUNTED.items() if set(words) & counted), None)
-    scale = next((_SCALES[word] for word in words if kind and word in _SCALES), 1.0)
-    return Progress(name, kind or "steps", scale)
+    scale = scale_of(metric_of(name)) if kind else None
+    return Progress(name, kind or "steps", float(scale or 1.0))
 
 
 def is_rate(column: Progress) -> bool:

@@ -1,19 +1,16 @@
 """The log of a big run: rows of steps, samples or tokens against loss, as trackers and training stacks write them."""
 
 import csv
-import io
-import json
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from fits.errors import UserError
 from fits.files import read_text
+from fits.table_files import csv_cells, json_rows
 from scaling.plan import TrainingPlan
 from scaling.track.cells import Cells
 from scaling.track.choice import choose_loss, choose_progress
@@ -114,64 +111,18 @@ def _table(path: str | Path) -> pd.DataFrame:
     """Cells as they are written, "" where a line has none."""
     text = read_text(path).removeprefix("\ufeff")
     if Path(path).suffix.lower() in (".jsonl", ".json", ".ndjson"):
-        rows = list(_objects(text, path))
+        rows = list(json_rows(text, path))
         names = list(dict.fromkeys(name for row in rows for name in row))
-        cells = [[row.get(name, "") for name in names] for row in rows]
+        columns = {name: [row.get(name, "") for row in rows] for name in names}
     else:
-        names, cells = _fields(text, path)
-    if not cells:
-        raise UserError(f"{path}: not a table with rows; give a log that has some.")
-    return pd.DataFrame(cells, columns=pd.Index(names), dtype=object)
-
-
-def _fields(text: str, path: str | Path) -> tuple[list[str], list[list[str]]]:
-    """Names and rows of a CSV table; fields of nothing behind the last name are left out."""
-    try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), skipinitialspace=True, strict=True) if line]
-    except csv.Error as error:
-        raise UserError(f"{path}: not a table ({error}); mend the file.") from None
-    names = [name.strip() for name in lines[0]] if lines else []
-    while names and not names[-1]:
-        names.pop()
-    _check_names(names, path)
-    for row, line in enumerate(lines[1:], 1):
-        if len(line) < len(names) or any(cell.strip() for cell in line[len(names) :]):
-            raise UserError(
-                f"{path} row {row} has {len(line)} fields where the header has {len(names)}; put a field that holds a "
-                "comma in double quotes, or mend the row."
-            )
-    return names, [line[: len(names)] for line in lines[1:]]
-
-
-def _check_names(header: list[str], path: str | Path) -> None:
-    twice = [name for name, count in Counter(filter(None, header)).items() if count > 1]
-    if twice:
-        places = [str(place) for place, name in enumerate(header, 1) if name == twice[0]]
-        raise UserError(f"{path}: columns {' and '.join(places)} are both named '{twice[0]}'; rename one of them.")
-
-
-def _objects(text: str, path: str | Path) -> Iterator[dict[str, Any]]:
-    """One row a line; ``{"train": {"loss": 2}}`` has the column ``train.loss``."""
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-
-        def flat(pairs: list[tuple[str, Any]], number: int = number) -> dict[str, Any]:
-            every = [(f"{name}.{inner}", cell) for name, value in pairs if isinstance(value, dict)
-                     for inner, cell in value.items()]  # fmt: skip
-            every += [(name, value) for name, value in pairs if not isinstance(value, dict)]
-            twice = [name for name, count in Counter(name for name, _ in every).items() if count > 1]
-            if twice:
-                raise UserError(f"{path} line {number}: key '{twice[0]}' stands twice; remove one.")
-            return dict(every)
-
         try:
-            value = json.loads(line, object_pairs_hook=flat)
-        except json.JSONDecodeError:
-            value = None
-        if not isinstance(value, dict):
-            raise UserError(f"{path} line {number}: not a JSON object; mend or remove the line.")
-        yield value
+            columns = csv_cells(text, path, skip_spaces=True)
+        except csv.Error as error:
+            raise UserError(f"{path}: not a table ({error}); mend the file.") from None
+    table = pd.DataFrame(columns, dtype=object)
+    if table.empty:
+        raise UserError(f"{path}: not a table with rows; give a log that has some.")
+    return table
 
 
 def _readings(progress: Progress, position: Cells) -> Iterator[str]:

@@ -8,8 +8,9 @@ import pandas as pd
 import pytest
 
 import fits
+from fits.column_words import scale_of
 from fits.errors import UserError
-from fits.meaning import PLAN_COLUMNS, recognised, unit_of
+from fits.meaning import PLAN_COLUMNS, recognised
 from fits.result import Fit
 from fits.runs import filter_rows, usable_runs
 
@@ -71,7 +72,7 @@ def fit_foreign(frame: pd.DataFrame, **settings: Any) -> Fit:
 def test_names_are_recognised_by_their_words(name: str, means: set[str], unit: str | None) -> None:
     assert set(recognised(name)) == means
     if means:
-        assert unit_of(name) == unit
+        assert scale_of(name) == unit
 
 
 def test_every_column_of_a_plan_is_itself() -> None:

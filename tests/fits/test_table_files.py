@@ -165,7 +165,7 @@ def test_a_comma_at_the_end_of_a_line_shifts_nothing(tmp_path: Path, text: str) 
         ("a.csv", "N,D\n", ["holds no rows"]),
         ("a.jsonl", '{"N": 1, "loss": 2, "loss": 3}\n', ["line 1", "'loss' stands twice"]),
         ("a.jsonl", '{"a": {"b": 1}, "a.b": 2}\n', ["line 1", "'a.b' stands twice"]),
-        ("a.jsonl", '{"N": 1}\n[1, 2]\n', ["line 2", "not an object"]),
+        ("a.jsonl", '{"N": 1}\n[1, 2]\n', ["line 2", "not a JSON object"]),
         ("a.jsonl", '{"N": 1}\n{"N": \n', ["line 2", "not JSON"]),
         ("a.csv", "N,gr\xf6\xdfe\n1,2\n", ["byte 4 is not UTF-8"]),
     ],

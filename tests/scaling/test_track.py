@@ -160,7 +160,7 @@ def test_another_unit_is_told_from_a_bad_run(unit: str, factor: float | None, tm
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "not a table"),
+        ("", "is empty"),
         ("step,loss\n", "not a table with rows"),
         ("loss,b\n1,2\n", "no column of the usual names (tokens, consumed_tokens"),
         ("step,b\n1,2\n", "give --loss-column"),
