@@ -21,6 +21,7 @@ from fits.isoflop import Frontier as Frontier
 from fits.isoflop import envelope_frontier as envelope_frontier
 from fits.isoflop import isoflop_frontier as isoflop_frontier
 from fits.isoflop import isoflop_minima as isoflop_minima
+from fits.isoflop import slices as slices
 from fits.law import Law as Law
 from fits.law import Parameter as Parameter
 from fits.law import Variable as Variable

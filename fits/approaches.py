@@ -9,19 +9,21 @@ from fits.allocate import Interval, optimal_allocation, surface
 from fits.backtesting import run_compute
 from fits.binding import bind_table
 from fits.errors import UserError
-from fits.isoflop import envelope_frontier, isoflop_frontier
+from fits.html import number
+from fits.isoflop import Frontier, envelope_frontier, isoflop_frontier, with_left_out
 from fits.result import Fit
 
 
 @dataclass(frozen=True)
 class Advice:
-    """One approach's answer at a budget; ``why_not`` says why an approach had none."""
+    """One approach's answer at a budget; ``why_not`` says why an approach had none, ``note`` on which runs it rests."""
 
     approach: str
     size_exponent: Interval | None
     size: Interval | None
     tokens: Interval | None
     why_not: str = ""
+    note: str = ""
 
 
 def three_approaches(
@@ -39,7 +41,8 @@ def three_approaches(
         UserError: the law has no N and D; an approach the runs do not allow is reported, not raised.
     """
     found = []
-    for name, frontier in (("1 envelope", envelope_frontier), ("2 IsoFLOP minima", isoflop_frontier)):
+    both = (("1 envelope", envelope_frontier, _sizes), ("2 IsoFLOP minima", isoflop_frontier, _budgets))
+    for name, frontier, note in both:
         try:
             line = frontier(flops, size, loss, bootstrap=bootstrap, seed=seed, level=fit.level)
         except UserError as error:
@@ -47,12 +50,24 @@ def three_approaches(
         else:
             if line.exponent.low < 0 and line.exponent.high > 1:
                 why = "Not identified: the exponent's interval holds both 0 and 1; add sizes at equal FLOPs."
-                found.append(Advice(name, None, None, None, why))
+                found.append(Advice(name, None, None, None, why, note(line)))
                 continue
-            found.append(Advice(name, line.exponent, line.size(at), line.tokens(at)))
+            found.append(Advice(name, line.exponent, line.size(at), line.tokens(at), note=note(line)))
     best = optimal_allocation(surface(fit), at)
-    found.append(Advice("3 parametric", best.size_exponent, best.size, best.tokens))
+    found.append(Advice("3 parametric", best.size_exponent, best.size, best.tokens, note=f"{fit.n_runs} runs"))
     return found
+
+
+def _sizes(line: Frontier) -> str:
+    """What an envelope rests on."""
+    reached = sorted({each.size for each in line.minima})
+    return f"{len(reached)} sizes reach the envelope, {number(reached[0])} to {number(reached[-1])}"
+
+
+def _budgets(line: Frontier) -> str:
+    """What a line through IsoFLOP minima rests on."""
+    runs = [str(each.runs) for each in line.minima if each.interior]
+    return with_left_out(f"{len(runs)} budgets, of {', '.join(runs[:-1])} and {runs[-1]} runs", line.left_out)
 
 
 def approaches_of(fit: Fit, data: pd.DataFrame, at: float, *, compute: str | None = None) -> list[Advice]:

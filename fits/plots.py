@@ -10,7 +10,7 @@ from fits.allocate import Surface, flat_region, optimal_allocation
 from fits.backtesting import Score
 from fits.binding import bind_table
 from fits.errors import UserError
-from fits.isoflop import Frontier
+from fits.isoflop import Frontier, slices
 from fits.profiling import Profile
 from fits.result import Fit
 
@@ -81,12 +81,12 @@ def plot_isoflop(
 ) -> "Axes":
     """Loss against size at each budget, with the minima."""
     axes = _axes(axes)
-    groups = np.round(np.log(flops) / 0.01).astype(int)
-    unique = np.unique(groups)
-    for index, group in enumerate(unique):
-        chosen = np.flatnonzero(groups == group)
+    slice_of = slices(flops)
+    last = int(slice_of.max())
+    for index in range(last + 1):
+        chosen = np.flatnonzero(slice_of == index)
         chosen = chosen[np.argsort(size[chosen])]
-        shade = 0.25 + 0.65 * index / max(len(unique) - 1, 1)
+        shade = 0.25 + 0.65 * index / max(last, 1)
         axes.plot(
             size[chosen],
             loss[chosen],

@@ -99,9 +99,12 @@ def _end(value: float | None) -> str:
 
 
 def print_approaches(advice: Sequence[Any], flops: float) -> None:
-    """The three approaches side by side, or why one has no answer."""
+    """The three approaches side by side, or why one has no answer, and the runs that each rests on."""
     rows = [[each.approach, *map(_ends, (each.size_exponent, each.size, each.tokens)), each.why_not] for each in advice]
     print_table(["approach", "size exponent", "N", "D", ""], rows, title=f"at {quantity(flops)} FLOPs, C = 6 N D")
+    for each in advice:
+        if each.note:
+            say(f"{each.approach}: {each.note}")
 
 
 def _ends(each: Any) -> str:

@@ -1,10 +1,13 @@
 """What is decided from a fit: frontiers, profiles, next runs, backtests, pictures."""
 
 from pathlib import Path
+from random import Random
 
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fits
 from fits.allocate import optimal_allocation, surface
@@ -14,7 +17,7 @@ from fits.decisions import decide
 from fits.errors import UserError
 from fits.experiment import choose_runs, decision_at, next_runs
 from fits.influences import influence
-from fits.isoflop import envelope_frontier, isoflop_frontier
+from fits.isoflop import envelope_frontier, isoflop_frontier, isoflop_minima, slices
 from fits.profiling import profile
 from fits.table_files import read_table
 
@@ -86,6 +89,96 @@ def test_a_frontier_without_interior_minima_is_refused() -> None:
         isoflop_frontier(flops, size, 1 + 1e6 / size, method="parabola", bootstrap=0)
     with pytest.raises(UserError, match="different sizes"):
         isoflop_frontier(np.arange(1, 9) * 1e18, size, 1 + size / 1e6, bootstrap=0)
+
+
+@settings(deadline=None)
+@given(
+    budgets=st.lists(st.integers(1, 10**6), min_size=1, max_size=30),
+    factor=st.floats(1e-3, 1e18),
+    shuffled=st.randoms(use_true_random=False),
+)
+def test_slices_depend_on_ratios_alone(budgets: list[int], factor: float, shuffled: Random) -> None:
+    flops = np.array(budgets, dtype=float)
+    found = slices(flops)
+    order = list(range(len(flops)))
+    shuffled.shuffle(order)
+    assert np.array_equal(slices(factor * flops[order]), found[order])
+    assert set(found) == set(range(found.max() + 1))
+    assert (np.diff(found[np.argsort(flops)]) >= 0).all()
+    near = np.log(flops[:, None] / flops)
+    assert (found[:, None] != found)[abs(near) > 0.1 + 1e-9].all()
+    assert (found[:, None] == found)[near == 0].all()
+
+
+def test_sloppy_budgets_stay_whole_and_a_grid_makes_no_slices() -> None:
+    budgets = np.repeat([1.0, 3.0, 9.0], 5)
+    steps = np.tile([20.9, 45.7, 88.3, 160.9, 333.4], 3)  # whole steps are a share floor(n) / n of the budget
+    assert list(slices(budgets * np.floor(steps) / steps)) == [0] * 5 + [1] * 5 + [2] * 5
+    grid = np.outer([1.0, 1.7, 3.1, 5.3, 9.1], [1, 2, 3, 5, 8]).ravel()
+    assert np.bincount(slices(grid)).max() < 3
+    assert list(slices(np.array([2.0]))) == [0]
+    for wrong in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(UserError, match="run 1"):
+            slices(np.array([1e18, wrong]))
+
+
+def four_budgets(seed: int = 0) -> list[np.ndarray]:
+    """FLOPs, sizes and losses of 4 x 5 runs, FLOPs equal to 0.05 %, by a law whose true exponent is 0.452."""
+    truth = {"E": 1.69, "A": 406.4, "B": 410.7, "alpha": 0.34, "beta": 0.2805}
+    rng = np.random.default_rng(seed)
+    law, rows = fits.get_law("hoffmann"), []
+    for budget in (1.0087e18, 1.0062e19, 1.0035e20, 1.0009e21):  # each at an edge of the grid of 1 % in ln C
+        best = optimal_allocation(surface((law, truth)), budget).size.value
+        for size, off in zip(best * np.geomspace(0.3, 3, 5), rng.uniform(-5e-4, 5e-4, 5), strict=True):
+            rows.append((budget * (1 + off), size))
+    flops, size = np.array(rows).T
+    loss = law.evaluate(truth, {"N": size, "D": flops / 6 / size}) * np.exp(0.002 * rng.standard_normal(len(size)))
+    return [flops, size, loss]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_exponent_does_not_depend_on_where_the_budgets_lie(seed: int) -> None:
+    flops, size, loss = four_budgets(seed)
+    here = isoflop_frontier(flops, size, loss, bootstrap=50)
+    assert [each.runs for each in here.minima] == [5, 5, 5, 5] and here.left_out == ()
+    assert here.exponent.value == pytest.approx(0.452, abs=0.05)
+    for factor in (1.004, 7e-6):
+        away = isoflop_frontier(factor * flops, size, loss, bootstrap=50)
+        assert away.exponent.value == pytest.approx(here.exponent.value, abs=1e-9)
+        assert away.exponent.high == pytest.approx(here.exponent.high, abs=1e-9)
+
+
+def test_budgets_without_a_minimum_are_named_with_the_reason() -> None:
+    flops, size, loss = four_budgets()
+    more = [  # two sizes and a repeat; a loss that bends down; one that falls to the largest size
+        *((1e17, each, 3.0) for each in (1e6, 1e6, 2e6)),
+        *((1e22, each, value) for each, value in ((1e9, 2.0), (2e9, 2.1), (4e9, 2.0))),
+        *((1e23, each, value) for each, value in ((1e9, 2.3), (2e9, 2.1), (4e9, 2.0))),
+    ]
+    columns = [
+        np.concatenate([ours, theirs]) for ours, theirs in zip((flops, size, loss), np.array(more).T, strict=True)
+    ]
+    found = isoflop_frontier(*columns, bootstrap=0)
+    assert found.left_out == (
+        "1e+17 FLOPs: 3 different sizes are needed, 2 found",
+        "1e+22 FLOPs: the loss does not curve upward over its 3 sizes",
+        "1e+23 FLOPs: the largest of 3 sizes is the best",
+    )
+    assert [(each.runs, each.interior) for each in found.minima] == [(5, True)] * 4 + [(3, False)]
+    assert found.exponent.value == isoflop_frontier(flops, size, loss, bootstrap=0).exponent.value
+    assert "runs" in found._repr_html_() and found.left_out[0] in found._repr_html_()
+    with pytest.raises(UserError, match=r"1e.17 FLOPs: 3 different sizes are needed, 2 found"):
+        isoflop_minima(*(column[20:23] for column in columns))
+
+
+@needs_data
+def test_slices_of_public_tables() -> None:
+    frame = read_table(SHARED / "openathena_isoflops" / "ml_scalefit.csv")
+    assert list(np.bincount(slices(frame.budget))) == [9, 19, 17, 12, 13, 15, 14, 16, 9]
+    frame = read_table(SHARED / "openathena_isoflops" / "llama_3.csv").query("condition == 'raw_loss'")
+    assert list(np.bincount(slices(6 * frame.params * frame.tokens))) == [16, 17, 16, 16, 18, 14, 12, 12, 6, 6]
+    frame = read_table(SHARED / "marin_moe_v16" / "c4_bpb_cells_partial.csv")
+    assert list(np.bincount(slices(frame.flops_budget))) == [3, 3, 3, 2, 1]
 
 
 def test_a_profile_covers_the_truth_and_agrees_with_the_bootstrap() -> None:
@@ -227,6 +320,11 @@ def test_approaches_stand_side_by_side() -> None:
     assert second is not None and third is not None
     assert second.value == pytest.approx(third.value, rel=0.3)
     assert (table[0].size is None) == bool(table[0].why_not)
+    assert table[1].note == "7 budgets, of 9, 9, 9, 9, 9, 9 and 9 runs" and table[2].note == "63 runs"
+    frame.loc[len(frame)] = [3e22, 1e10, 5e11, 2.0]
+    columns = [frame[name].to_numpy() for name in ("train_flops", "N", "loss")]
+    note = three_approaches(fit, *columns, at=1e22, bootstrap=0)[1].note
+    assert note.endswith("; left out: 3e+22 FLOPs: 3 different sizes are needed, 1 found")
 
 
 def test_an_outlier_and_a_heavy_run_are_named() -> None:

@@ -94,6 +94,8 @@ def test_laws_side_by_side_profiles_approaches_and_conspicuous_runs(table: Path)
     assert data["data"]["where"] == "loss < 60"
     code, out, err = run(*asked)
     assert code == 0 and "laws by backtest" in out and "profile likelihood" in out and "approach" in out, err
+    third = data["approaches"][2]["note"]
+    assert third.endswith(" runs") and f"3 parametric: {third}" in out
 
 
 def test_a_formula_of_ones_own(table: Path) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 import fits
 from fits.errors import UserError
+from fits.isoflop import slices
 from trainer_small.architecture import Architecture
 from trainer_small.config import RunSpec
 from trainer_small.designs.blocks import Design, design_names, find_design
@@ -82,6 +83,15 @@ def test_isoflop_slices_have_equal_compute() -> None:
     for slice_ in ("slice 1", "slice 4"):
         flops = [run.train_flops for run in sweep.runs if run.purpose == slice_]
         assert len(flops) == 5 and max(flops) / min(flops) < 1.02
+
+
+@pytest.mark.parametrize("budget", [2.3e13, 3e13, 1e15])
+def test_slices_of_whole_steps_are_told_apart(budget: float) -> None:
+    """At the least budget the shortest runs have 20 steps, and whole steps spread a slice by per cents."""
+    runs = _sweep("isoflop", budget).runs
+    found = slices(np.array([run.train_flops for run in runs]))
+    by_purpose = {"slice 1": 0, "slice 2": 1, "noise": 1, "slice 3": 2, "slice 4": 3}
+    assert list(found) == [by_purpose[run.purpose] for run in runs]
 
 
 def test_efficiency_leverage_holds_tian_s_experts() -> None:
