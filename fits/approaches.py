@@ -54,7 +54,15 @@ def three_approaches(
                 continue
             found.append(Advice(name, line.exponent, line.size(at), line.tokens(at), note=note(line)))
     best = optimal_allocation(surface(fit), at)
-    found.append(Advice("3 parametric", best.size_exponent, best.size, best.tokens, note=f"{fit.n_runs} runs"))
+    found.append(
+        Advice(
+            "3 parametric",
+            best.size_exponent,
+            best.size.times(fit.unit_of("N")),
+            best.tokens,
+            note=f"{fit.n_runs} runs",
+        )
+    )
     return found
 
 
@@ -85,4 +93,6 @@ def approaches_of(fit: Fit, data: pd.DataFrame, at: float, *, compute: str | Non
         raise UserError(f"The three approaches compare advice on N and D; law '{law.name}' lacks one of them.")
     binding = {"bind": fit.bind, "loss": fit.data.loss, "duplicates": "keep"}
     bound = bind_table(law, data, **binding)
-    return three_approaches(fit, run_compute(law, data, compute, **binding), bound.variables["N"], bound.loss, at)
+    size_unit = fit.unit_of("N")
+    flops = run_compute(law, data, compute, units=size_unit * fit.unit_of("D"), **binding)
+    return three_approaches(fit, flops, size_unit * bound.variables["N"], bound.loss, at)
