@@ -124,9 +124,8 @@ def meaning_of(variable: Variable, bound_to: str, *, of: str, largest: float | N
             f"{about} is nothing that a plan can know, so 'scaling plan' cannot use this law; bind {variable.name} to "
             f"a column of the model or its data, or say what it is with --means {variable.name}=COLUMN.",
         )
-    readings = _readings(bound, largest)
-    taken, question = _choose(of, variable, declared, readings, about)
-    if taken and largest is not None and largest < _FEWEST and names(parse(taken))[:1] == [taken] and taken in _COUNTS:
+    taken, question = _choose(of, variable, declared, _readings(bound), _unit(bound, largest), about)
+    if taken in _COUNTS and largest is not None and largest < _FEWEST:
         return Meaning(
             None,
             variable.meaning,
@@ -139,32 +138,31 @@ def meaning_of(variable: Variable, bound_to: str, *, of: str, largest: float | N
 
 
 def _choose(
-    law: str, variable: Variable, declared: str | None, readings: list[str], about: str
+    law: str, variable: Variable, declared: str | None, readings: list[str], unit: str, about: str
 ) -> tuple[str | None, str]:
-    """Which reading is taken, and what is said of it."""
+    """Which reading is taken, in its unit (``/1e9`` or nothing), and what is said of it."""
     ask = f"if it counts something else, say so with --means {variable.name}="
     expected = declared or _USUAL.get(variable.name)
     agreeing = [each for each in readings if expected and _same(each, expected)]
-    if agreeing or (expected and not readings):
-        taken = expected or ""
-        others = [each for each in readings if not _same(each, taken)]
-        sure = (agreeing and not others) or about.endswith(f"(bound to {variable.name})")  # in the law's own notation
-        return taken, "" if sure else f"{about} is taken as {_named(taken)}; {ask}{(others or ['COLUMN'])[0]}."
+    if expected and (agreeing or not readings):
+        others = [each for each in readings if not _same(each, expected)]
+        own = about.endswith(f"(bound to {variable.name})")  # in the law's own notation
+        if own or (agreeing and not others and not unit):
+            return expected, ""
+        other = f"{others[0]}{unit}" if others else expected if unit else "COLUMN"
+        return f"{expected}{unit}", f"{about} is taken as {_named(expected + unit)}; {ask}{other}."
     if not readings:
         return None, (
             f"{about} means nothing that a plan knows, so 'scaling plan' cannot use this law; "
             f"say what it is with --means {variable.name}=COLUMN."
         )
-    taken = readings[0]
-    unit = re.fullmatch(r"(\w+)/(1e\d+)", taken)
-    if unit and unit[1] == expected:
-        return taken, f"{about} is taken as {unit[1]} in units of {unit[2]} by its name; {ask}{unit[1]}."
+    taken = readings[0] + unit
     if declared and variable.meaning:
         return taken, (
             f"{about} is taken as {_named(taken)} by its name, where law '{law}' itself counts "
-            f"{variable.meaning}; if it is that, say so with --means {variable.name}={declared}."
+            f"{variable.meaning}; if it is that, say so with --means {variable.name}={declared}{unit}."
         )
-    return taken, f"{about} is taken as {_named(taken)}; {ask}{readings[1]}." if len(readings) > 1 else ""
+    return taken, f"{about} is taken as {_named(taken)}; {ask}{readings[1]}{unit}." if len(readings) > 1 else ""
 
 
 def _declared(variable: Variable) -> str | None:
@@ -174,8 +172,8 @@ def _declared(variable: Variable) -> str | None:
 
 
 def _named(expression: str) -> str:
-    meaning = PLAN_COLUMNS.get(expression)
-    return f"{expression} ({meaning})" if meaning else expression
+    meaning = _text_of(expression)
+    return expression if meaning == expression else f"{expression} ({meaning})"
 
 
 def _text_of(expression: str) -> str:
@@ -192,19 +190,28 @@ def _node(text: str) -> Node:
         return Name(text)
 
 
-def _readings(bound: Node, largest: float | None) -> list[str]:
-    """Every way to write what was bound over the plan's columns, the likeliest first; empty where a name is unknown."""
-    each = [(name, recognised(name)) for name in names(bound)]
-    if not all(found for _, found in each):
-        return []
-    plain = isinstance(bound, Name)
+def _unit(bound: Node, largest: float | None) -> str:
+    """``/1e9`` where a column's name says billions and its numbers may be."""
+    if not isinstance(bound, Name) or bound.name in PLAN_COLUMNS or (largest is not None and largest >= 1e7):
+        return ""
+    found, unit = recognised(bound.name), scale_of(bound.name)
+    return f"/{unit}" if unit and found and found[0] in _COUNTS else ""
+
+
+def _readings(bound: Node) -> list[str]:
+    """Every way to write what was bound over the plan's columns, the likeliest first; empty where a name is unknown.
+
+    A unit in the names is written out inside arithmetic (``tokens/1e9*1e9`` is tokens), and left to ``_unit`` else.
+    """
+    if isinstance(bound, Name):
+        return recognised(bound.name)
     choices = []
-    for name, found in each:
-        unit = scale_of(name) if name not in PLAN_COLUMNS and found[0] in _COUNTS else None
-        # Where the numbers are large, what looked like a unit was none.
-        if unit and not (plain and largest is not None and largest >= 1e7):
-            found = [f"{column}/{unit}" for column in found]
-        choices.append([(name, parse(column)) for column in found])
+    for name in names(bound):
+        found, unit = recognised(name), scale_of(name) if name not in PLAN_COLUMNS else None
+        if not found:
+            return []
+        inside = f"/{unit}" if unit and found[0] in _COUNTS else ""
+        choices.append([(name, parse(column + inside)) for column in found])
     return [written(_cancelled(substitute(bound, dict(choice)))) for choice in islice(product(*choices), 64)]
 
 

@@ -129,7 +129,8 @@ class ShapeTable:
         sizes = {name: int(column[row]) for name, column in self.columns.items()}
         experts = {name: sizes[name] for name in ("num_experts", "experts_per_token", "num_shared_experts")}
         routing = Experts(**experts, granularity=float(self.granularity[row]))
-        usual = self.family.shape(sizes["hidden_size"], sizes["num_layers"], routing, sizes["vocab_size"])
+        family = self.family.model_copy(update={"num_dense_layers": sizes["num_dense_layers"]})
+        usual = family.shape(sizes["hidden_size"], sizes["num_layers"], routing, sizes["vocab_size"])
         return Architecture.model_validate(usual.model_dump() | {"shared_expert_ffn_size": 0} | sizes)
 
 

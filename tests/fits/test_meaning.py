@@ -94,7 +94,7 @@ def test_a_law_keeps_what_its_variables_mean_and_what_its_runs_share() -> None:
     for words in (
         "--means N=params_total_non_embedding",
         "--means S=1/activation_ratio",
-        "tokens in units of 1e9",
+        "tokens/1e9 (training tokens seen, in units of 1e9)",
         "G is 4 on every row",
         "gamma=0 is fixed",
     ):
@@ -132,6 +132,20 @@ def test_a_column_in_billions_without_a_name_that_says_so_is_asked_about() -> No
     assert "D" not in law.means
     assert any("too few to be training tokens seen" in warning for warning in law.warnings)
     assert fit_foreign(frame, bind=BIND | {"D": "D*1e9"}).means["D"] == "tokens"
+
+
+def test_units_and_doubts_go_together() -> None:
+    frame = foreign()
+    frame["Active Params (B)"] = frame["config.n_params_nonemb"] / 1e9
+    law = fit_foreign(frame, bind=BIND | {"N": "Active Params (B)"})
+    assert law.means["N"] == "params_active_non_embedding/1e9"
+    assert any("--means N=params_active/1e9." in warning for warning in law.warnings)
+
+
+def test_sizes_and_tokens_in_different_units_are_noticed() -> None:
+    frame = foreign().assign(D=lambda each: 1e3 * each["train/tokens (B)"])
+    law = fit_foreign(frame, bind=BIND | {"D": "D"})
+    assert any("tokens a parameter, which no runs do" in warning for warning in law.warnings)
 
 
 def test_advice_in_flops_does_not_depend_on_the_units_of_the_columns() -> None:
