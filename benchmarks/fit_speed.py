@@ -31,7 +31,7 @@ from fits.solver.model import bind as bind_model
 from fits.solver.objective import make_objective
 from fits.solver.problem import Problem
 from fits.solver.search import descend
-from fits.table_files import read_table
+from fits.tables.files import read_table
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"

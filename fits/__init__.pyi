@@ -44,5 +44,5 @@ from fits.runs import filter_rows as filter_rows
 from fits.runs import read_runs as read_runs
 from fits.runs import usable_runs as usable_runs
 from fits.runs import write_runs as write_runs
-from fits.table_files import read_table as read_table
+from fits.tables.files import read_table as read_table
 from fits.vocabulary import optimal_vocabulary as optimal_vocabulary

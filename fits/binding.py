@@ -12,10 +12,10 @@ import pandas as pd
 from fits.errors import UserError, nearest
 from fits.expression import Node, Number, as_written, names, parse, simplified, substitute
 from fits.law import Law, Variable
-from fits.meaning import Meaning, given_meaning, meaning_of, recognised
 from fits.runs import column_values, run_names, usable_runs
-from fits.settings import Settings, settings_of
-from fits.table_files import row_numbers
+from fits.tables.files import row_numbers
+from fits.tables.meaning import Meaning, given_meaning, meaning_of, recognised
+from fits.tables.settings import Settings, settings_of
 
 _FLOPS = 1e12
 """No training run takes fewer; smaller numbers are of another unit."""

@@ -15,8 +15,6 @@ from fits.expression import names, parse
 from fits.judgement import prove, warn
 from fits.law import Domain, Law
 from fits.laws import get_law
-from fits.loss_units import unit_of_loss
-from fits.meaning import Meaning
 from fits.result import (
     BootstrapRecord,
     DataRecord,
@@ -27,7 +25,6 @@ from fits.result import (
     estimates,
 )
 from fits.row_checks import check_rows, neutral_values
-from fits.settings import Settings
 from fits.solver.bootstrap import Kind
 from fits.solver.bootstrap import bootstrap as resample
 from fits.solver.coordinates import Coordinates
@@ -36,6 +33,9 @@ from fits.solver.model import bind as bind_model
 from fits.solver.objective import make_objective
 from fits.solver.problem import Problem
 from fits.solver.search import Screen, find_optimum
+from fits.tables.loss_units import unit_of_loss
+from fits.tables.meaning import Meaning
+from fits.tables.settings import Settings
 
 _ROWS_FOR_REFITS = 50_000
 _RUNS_PER_PARAMETER = 8
@@ -72,8 +72,8 @@ def fit(
         data: a run table or a mapping of columns. Rows whose ``status`` is not ``done`` are left out.
         loss: column or expression to fit; the law's own response column unless given (also as ``bind["loss"]``).
         bind: variable -> column or expression; the law's own columns unless given.
-        means: variable -> what it means to a plan, an expression over ``fits.meaning.PLAN_COLUMNS``; read from the law
-            and the columns' names unless given. ``loss`` may be ``loss`` (nats a token) or ``bits_per_byte``.
+        means: variable -> what it means to a plan, an expression over ``fits.tables.meaning.PLAN_COLUMNS``; read from
+            the law and the columns' names unless given. ``loss`` may be ``loss`` (nats a token) or ``bits_per_byte``.
         objective: ``log-huber``, ``huber``, ``log-least-squares``, ``least-squares``, ``log-lad``, ``lad``,
             ``log-asymmetric`` or ``asymmetric``; those with ``log-`` take residuals of logarithms. Summed over runs.
         delta: where the Huber penalty turns linear.

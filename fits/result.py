@@ -17,8 +17,8 @@ from fits.files import write_text
 from fits.html import card, number
 from fits.law import Law, Parameter, Variable
 from fits.laws import list_laws
-from fits.meaning import meaning_of
 from fits.schema import Schema
+from fits.tables.meaning import meaning_of
 
 
 def _matrix(value: Any) -> np.ndarray:
@@ -38,7 +38,7 @@ class VariableRecord(Schema):
     meaning: str
     bound_to: str
     means: str | None = None
-    """An expression over ``fits.meaning.PLAN_COLUMNS``; None when no plan can know it."""
+    """An expression over ``fits.tables.meaning.PLAN_COLUMNS``; None when no plan can know it."""
     low: float
     high: float
 
@@ -131,7 +131,7 @@ class Fit(Schema):
     ranges: dict[str, tuple[float, float]]
     """Smallest and largest value fitted, of every variable, the loss, and train_flops when the table has it."""
     constants: dict[str, float] = {}
-    """Our columns that were the same on every row, whatever the table calls them (``fits.settings``)."""
+    """Our columns that were the same on every row, whatever the table calls them (``fits.tables.settings``)."""
     commonest: dict[str, float] = {}
     """What most rows had of those that varied."""
     bytes_per_token: dict[int, float] = {}
@@ -194,7 +194,7 @@ class Fit(Schema):
 
     @property
     def means(self) -> dict[str, str]:
-        """What each variable means to a plan, over ``fits.meaning.PLAN_COLUMNS``; what no plan can know is left out."""
+        """What variables mean to a plan, over ``fits.tables.meaning.PLAN_COLUMNS``; what none can know is left out."""
         return {each.name: each.means for each in self.variables if each.means is not None}
 
     def unit_of(self, variable: str) -> float:

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fits.columns import BY_NAME, COLUMNS, Column
 from fits.errors import UserError, nearest
 from fits.expression import Name, Node, as_written, evaluate, names, parse
-from fits.statuses import DONE, status_column, statuses
-from fits.table_files import read_table, row_numbers, write_table
+from fits.tables.columns import BY_NAME, COLUMNS, Column
+from fits.tables.files import read_table, row_numbers, write_table
+from fits.tables.statuses import DONE, status_column, statuses
 
 _MUST = {"positive": "must be above 0", "non-negative": "must be 0 or more", "fraction": "must be in (0, 1]"}
 _NAMES = ("run_id", "run id", "name", "run_name", "run name", "display_name", "run", "id", "experiment")
@@ -184,7 +184,7 @@ def _checked(frame: pd.DataFrame, column: Column, path: str | Path) -> pd.Series
 
 def usable_runs(frame: pd.DataFrame, *, source: str | Path = "table") -> tuple[pd.DataFrame, str]:
     """The rows that are done, which keep their row numbers, and a sentence that says what was left out (empty when
-    nothing was). The usual words of loggers are known (``fits.statuses``); in a table without a status all are done.
+    nothing was). The usual words of loggers are known (``fits.tables.statuses``); without a status all are done.
 
     Raises:
         UserError: no run is done, or a status is no known word.

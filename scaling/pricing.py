@@ -12,7 +12,7 @@ from fits.coefficients import published
 from fits.errors import UserError
 from fits.expression import Name, evaluate, names, parse, substitute, written
 from fits.law import Law
-from fits.loss_units import UNITS
+from fits.tables.loss_units import UNITS
 
 BytesPerToken = Callable[[int], float]
 """UTF-8 bytes of training text per token at a vocabulary size."""

@@ -1,6 +1,6 @@
 """What a plan takes from the runs behind its law where nobody says otherwise: routing, vocabulary, sequence length.
 
-A law holds for runs like its own. Their table's constants are in the law's record (``fits.settings``).
+A law holds for runs like its own. Their table's constants are in the law's record (``fits.tables.settings``).
 """
 
 from collections.abc import Iterator

@@ -13,7 +13,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from fits.columns import COLUMNS
+from fits.tables.columns import COLUMNS
 from scaling.cli import app
 
 ROOT = Path(__file__).parents[1]

@@ -7,9 +7,9 @@ import numpy as np
 
 from fits.errors import UserError
 from fits.expression import evaluate, names, parse
-from fits.loss_units import UNITS
 from fits.result import Fit
 from fits.schema import Schema
+from fits.tables.loss_units import UNITS
 from vocab_study.exact import TextCurve
 
 _SIZES = 400

@@ -31,6 +31,9 @@ def print_fit(result: Any) -> None:
         f"{'converged' if proof.converged else 'NOT CONVERGED'}: gradient {proof.gradient_norm:.1e}, "
         f"{proof.starts_at_best} of {proof.starts} descents at the best, condition number {condition}"
     )
+    if result.constants:
+        shared = ", ".join(f"{name} {value:g}" for name, value in result.constants.items())
+        say(f"all runs have {shared}")
     for text, answer in result.decisions.items():
         rows = [
             [name, each["value"], interval(each["low"], each["high"])]

@@ -9,8 +9,8 @@ import pandas as pd
 
 from fits import Fit, read_runs, read_table
 from fits.errors import UserError
-from fits.loss_units import UNITS
-from fits.our_columns import our_columns
+from fits.tables.loss_units import UNITS
+from fits.tables.our_columns import our_columns
 from scaling.plan import TrainingPlan
 from scaling.report.exports import ExportedConfig, read_exports
 from trainer_small.sweeps.sweep import Sweep

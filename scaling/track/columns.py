@@ -3,9 +3,9 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from fits import column_words
-from fits.column_words import SCALES, scale_of
-from scaling.track.units import unit_named
+from fits.tables import column_words
+from fits.tables.column_words import SCALES, scale_of
+from fits.tables.loss_units import unit_named
 
 _COUNTED = {
     "tokens": {"token", "tokens"},

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fits.errors import UserError
 from fits.files import read_text
-from fits.table_files import csv_cells, json_rows
+from fits.tables.files import csv_cells, json_rows
 from scaling.plan import TrainingPlan
 from scaling.track.cells import Cells
 from scaling.track.choice import choose_loss, choose_progress

@@ -5,16 +5,20 @@ plan's bytes a token.
 """
 
 import math
-from collections.abc import Collection
 
 import numpy as np
 
 from fits.errors import UserError
+from fits.tables.loss_units import (
+    BITS_PER_BYTE,
+    BITS_PER_CHARACTER,
+    BITS_PER_TOKEN,
+    NATS,
+    NATS_PER_BYTE,
+    PERPLEXITY,
+)
 from scaling.plan import TrainingPlan
 
-NATS, BITS_PER_BYTE = "nats per token", "bits per byte"
-PERPLEXITY = "perplexity"
-_BITS_PER_TOKEN, _NATS_PER_BYTE, _BITS_PER_CHARACTER = "bits per token", "nats per byte", "bits per character"
 _NEAR = math.log(1.2)
 """How far a run may be off its promise and still tell its unit."""
 _ALIKE = 0.15
@@ -22,21 +26,6 @@ _LOWEST = 0.6
 """Of the promised loss: no run is below that."""
 _BYTES_OF_A_TOKEN = 1.7, 8.0
 """Where the plan does not say them."""
-
-
-def unit_named(words: Collection[str]) -> str | None:
-    """The unit that the words of a column's name say, None when they say none."""
-    has = set(words)
-    if has & {"ppl", "perplexity"}:
-        return PERPLEXITY
-    bits, nats = bool(has & {"bit", "bits"}), bool(has & {"nat", "nats"})
-    if "bpb" in has or (bits and "byte" in has):
-        return BITS_PER_BYTE
-    if "bpc" in has or (bits and has & {"char", "character"}):
-        return _BITS_PER_CHARACTER
-    if "bpt" in has or (bits and "token" in has):
-        return _BITS_PER_TOKEN
-    return _NATS_PER_BYTE if nats and "byte" in has else NATS if nats else None
 
 
 def unit_of_plan(plan: TrainingPlan) -> str:
@@ -47,7 +36,7 @@ def preference(unit: str | None, plan: TrainingPlan) -> int:
     """Of a loss in this unit, as its name says: 0 for the plan's, 1 for one that can be converted, 2 for the rest."""
     if unit == unit_of_plan(plan) or (unit is None and unit_of_plan(plan) == NATS):
         return 0
-    return 2 if unit in (PERPLEXITY, _BITS_PER_CHARACTER) else 1
+    return 2 if unit in (PERPLEXITY, BITS_PER_CHARACTER) else 1
 
 
 def in_plan_unit(
@@ -89,7 +78,7 @@ def _bytes_per_token(plan: TrainingPlan) -> float | None:
 
 def _factors(plan: TrainingPlan) -> dict[str, float]:
     """What one of each unit is in the plan's; units of bytes and of tokens together only where their ratio is known."""
-    of_tokens, of_bytes = {NATS: 1.0, _BITS_PER_TOKEN: math.log(2)}, {_NATS_PER_BYTE: 1.0, BITS_PER_BYTE: math.log(2)}
+    of_tokens, of_bytes = {NATS: 1.0, BITS_PER_TOKEN: math.log(2)}, {NATS_PER_BYTE: 1.0, BITS_PER_BYTE: math.log(2)}
     own, size = unit_of_plan(plan), _bytes_per_token(plan)
     known = of_tokens if own in of_tokens else of_bytes
     if size is not None:
@@ -146,7 +135,7 @@ def _may_be_other(ratio: float, own: str) -> bool:
 
 def _lacking(plan: TrainingPlan, unit: str, source: str) -> UserError:
     own = unit_of_plan(plan)
-    if unit in (PERPLEXITY, _BITS_PER_CHARACTER):
+    if unit in (PERPLEXITY, BITS_PER_CHARACTER):
         return UserError(f"{source} is {unit} by its name, and the plan is in {own}; give a column of {own}.")
     return UserError(
         f"{source} is in {unit} by its name, and plan '{plan.name}' is in {own} and says no data.bytes_per_token to "

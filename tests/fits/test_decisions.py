@@ -19,7 +19,7 @@ from fits.experiment import choose_runs, decision_at, next_runs
 from fits.influences import influence
 from fits.isoflop import envelope_frontier, isoflop_frontier, isoflop_minima, slices
 from fits.profiling import profile
-from fits.table_files import read_table
+from fits.tables.files import read_table
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not SHARED.is_dir(), reason="the public run tables are not beside the repository")

@@ -12,7 +12,7 @@ from fits.binding import bind_table
 from fits.errors import UserError
 from fits.runs import filter_rows
 from fits.solver.objective import make_objective
-from fits.table_files import read_table
+from fits.tables.files import read_table
 
 PROXY_RUNS = Path(__file__).parents[2] / "docs" / "data" / "proxy_runs.csv"
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"

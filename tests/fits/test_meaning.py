@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 import fits
-from fits.column_words import scale_of
 from fits.errors import UserError
-from fits.meaning import PLAN_COLUMNS, recognised
 from fits.result import Fit
 from fits.runs import filter_rows, usable_runs
+from fits.tables.column_words import scale_of
+from fits.tables.meaning import PLAN_COLUMNS, recognised
 
 BIND = {"N": "config.n_params_nonemb", "D": "train/tokens (B)", "S": "num_exp/top_k", "G": "granularity"}
 
@@ -216,6 +216,8 @@ def test_a_loss_in_bits_a_byte_is_known_by_its_name_or_by_the_user() -> None:
     assert fit_foreign(frame).unit == "nats/token"
     assert fit_foreign(frame.rename(columns={"eval/loss": "val/bpb"}), loss="val/bpb").unit == "bits/byte"
     assert fit_foreign(frame, means={"loss": "bits_per_byte"}).unit == "bits/byte"
+    with pytest.raises(UserError, match=r"is perplexity by its name.*bind loss='log\(`val/ppl`\)'"):
+        fit_foreign(frame.assign(**{"val/ppl": np.exp(frame["eval/loss"])}), loss="val/ppl")
     scaled = fit_foreign(frame, loss="`eval/loss`/log(2)/4.2")
     assert any("--means loss=bits_per_byte" in warning for warning in scaled.warnings)
 

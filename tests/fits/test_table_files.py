@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fits.columns import TEXT
 from fits.errors import UserError
-from fits.table_files import read_table, write_table
+from fits.tables.columns import TEXT
+from fits.tables.files import read_table, write_table
 
 NAMES = st.one_of(
     st.sampled_from(

@@ -301,7 +301,7 @@ def test_the_road_from_a_logger_s_table_to_plan_export_and_report(tmp_path: Path
         return " ".join(result.output.split())
 
     table, law, plan = tmp_path / f"wandb export.{ending}", tmp_path / "law.json", tmp_path / "plan.yaml"
-    fits.table_files.write_table(logged_runs(), table)
+    fits.tables.files.write_table(logged_runs(), table)
     said = scaling(
         "fit", str(table), "--law", "moe-power", "--bind", "N=params (active, non-emb) [B]", "--bind", "D=tokens (B)",
         "--bind", "S=(moe.n_experts+1)/(moe.top_k+1)", "--bind", "G=`moe granularity`",

@@ -145,7 +145,7 @@ def sweep_table(out: str | Path) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    from fits.columns import COLUMNS
+    from fits.tables.columns import COLUMNS
 
     frame = pd.DataFrame([_row(directory) for directory in run_directories(out)])
     known = [column.name for column in COLUMNS if column.name in frame.columns]

@@ -13,11 +13,11 @@ from itertools import islice, product
 
 import numpy as np
 
-from fits.column_words import SCALES, scale_of, words_of
-from fits.columns import BY_NAME
 from fits.errors import UserError, nearest
 from fits.expression import Name, Node, Number, Operation, evaluate, names, parse, substitute, written
 from fits.law import Variable
+from fits.tables.column_words import SCALES, scale_of, words_of
+from fits.tables.columns import BY_NAME
 
 _ACTIVE, _TOTAL = "params_active", "params_total"
 _ACTIVE_BODY, _TOTAL_BODY = "params_active_non_embedding", "params_total_non_embedding"

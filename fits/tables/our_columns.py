@@ -2,13 +2,13 @@
 
 import pandas as pd
 
-from fits.column_words import scale_of
-from fits.columns import BY_NAME
 from fits.expression import as_written, names
-from fits.loss_units import UNITS
-from fits.meaning import recognised
 from fits.result import Fit
 from fits.runs import expression_of, name_column
+from fits.tables.column_words import scale_of
+from fits.tables.columns import BY_NAME
+from fits.tables.loss_units import UNITS
+from fits.tables.meaning import recognised
 
 
 def our_columns(frame: pd.DataFrame, law: Fit | None) -> dict[str, str]:

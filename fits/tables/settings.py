@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fits.meaning import recognised
-from fits.table_files import row_numbers
+from fits.tables.files import row_numbers
+from fits.tables.meaning import recognised
 
 SETTINGS = {
     "vocab_size": "the vocabulary",

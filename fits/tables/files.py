@@ -17,9 +17,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from fits.columns import TEXT
 from fits.errors import UserError
 from fits.files import write_bytes
+from fits.tables.columns import TEXT
 
 _ENDINGS = (".csv", ".jsonl", ".parquet")
 _WHOLE = re.compile(r"[+-]?(?:0|[1-9][0-9]*)")

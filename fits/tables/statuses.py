@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 
 from fits.errors import UserError
-from fits.table_files import row_numbers
+from fits.tables.files import row_numbers
 
 DONE = "done"
 _WORDS = {
@@ -35,8 +35,7 @@ def status_column(frame: pd.DataFrame) -> str | None:
 
 
 def statuses(frame: pd.DataFrame, source: str | Path = "table") -> pd.Series | None:
-    """Each run's status in our words (``fits.columns.STATUSES``), empty where the table says nothing; None without a
-    column of statuses.
+    """Each run's status in our words (``STATUSES``), empty where the table says nothing; None without a column of them.
 
     Raises:
         UserError: a status is no known word; names the row.
