@@ -29,6 +29,12 @@ def decide(fit: Fit, at: Mapping[str, float]) -> dict[str, Any]:
         low, high = fit.band(**variables) if len(fit.draws) > 1 else (value, value)
         outside = fit.extrapolation(**variables)
         return {law.response: {"value": value, "low": low, "high": high}, "extrapolation_decades": outside}
+    for each in fit.variables:
+        if each.name in ("N", "D", "H") and each.means is None:
+            raise UserError(
+                f"C = 6 N D cannot be asked while what {each.name} (bound to {each.bound_to}) counts is not known; say "
+                f"it with --means {each.name}=COLUMN, or COLUMN/1e9 for billions."
+            )
     settings: dict[str, Any] = {"others": {name: value for name, value in at.items() if name not in ("C", _BYTES)}}
     if "H" in law.variable_names:
         if _BYTES not in at:

@@ -174,5 +174,6 @@ def edges(space: SearchSpace, table: ShapeTable, row: int) -> Iterator[str]:
     for name in ("hidden_size", "num_experts", "experts_per_token", "granularity", "vocab_size"):
         tried = np.unique(np.round(getattr(table, name), 3))
         value = np.round(getattr(table, name)[row], 3)
-        if len(tried) > 1 and value in (tried[0], tried[-1]):
+        of_experts = name in ("experts_per_token", "granularity") and not table.num_experts[row]
+        if len(tried) > 1 and value in (tried[0], tried[-1]) and not of_experts:
             yield f"{name} {value:g} is the {'smallest' if value == tried[0] else 'largest'} that was tried"

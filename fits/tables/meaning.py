@@ -56,7 +56,7 @@ _NEVER = {
 }
 """Words of what no plan can know."""
 _QUALIFIERS = {"active", "activated", "total", "all", "seen", "trained", "count", "size", "number", *SCALES} | {
-    *("nonemb", "non", "without", "no", "incl", "emb", "embedding", "embeddings"),
+    *("shared", "routed", "experts", "nonemb", "non", "without", "no", "incl", "emb", "embedding", "embeddings"),
 }
 _PARTS = {"norm", "attn", "attention", "mlp", "ffn", "head", "layer", "layers", "bias", "router", "frozen", "lora"}
 """Words of parameters that are a part of the model's."""
@@ -160,7 +160,7 @@ def _choose(
     if declared and variable.meaning:
         return taken, (
             f"{about} is taken as {_named(taken)} by its name, where law '{law}' itself counts "
-            f"{variable.meaning}; if it is that, say so with --means {variable.name}={declared}{unit}."
+            f"{_named(declared)}; if it is that, say so with --means {variable.name}={declared}{unit}."
         )
     return taken, f"{about} is taken as {_named(taken)}; {ask}{readings[1]}{unit}." if len(readings) > 1 else ""
 

@@ -300,3 +300,10 @@ def test_names_need_backquotes_only_inside_arithmetic() -> None:
         fit_foreign(frame, bind=BIND | {"D": "tokens [1e9] * 1e9"})
     with pytest.raises(UserError, match="as `train/tokens \\(B\\)`"):
         fit_foreign(frame, bind=BIND | {"D": "train/tokens (B) * 1e9"})
+
+
+def test_advice_in_flops_is_not_given_while_units_are_unknown() -> None:
+    frame = foreign().rename(columns={"train/tokens (B)": "D"})
+    law = fit_foreign(frame, bind=BIND | {"D": "D"})
+    with pytest.raises(UserError, match=r"what D \(bound to D\) counts is not known; say it with --means D="):
+        fits.decide(law, {"C": 1e22, "S": 8.0})
