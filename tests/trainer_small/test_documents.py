@@ -5,11 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from trainer_small.architecture import Architecture
 from trainer_small.model import attention
 from trainer_small.model.attention import Positions
 from trainer_small.model.model import Model
+from trainer_small.steps.objective import training_loss
 
 MakeArchitecture = Callable[..., Architecture]
 
@@ -73,3 +75,100 @@ def test_the_gpu_s_attention_to_documents_computes_the_same(
     positions.block_mask = attention._document_blocks(positions.documents)
     ours = attention.attend(q, k, v, positions, rotary=True)
     torch.testing.assert_close(ours, expected)
+
+
+def _further_losses(model: Model, windows: torch.Tensor) -> list[torch.Tensor]:
+    """Of each multi-token-prediction module, the loss of every place, ``[batch, length - depth]``."""
+    batch, length = len(windows), windows.shape[1] - 1
+    hidden, losses = model(windows[:, :-1])[0].view(batch, length, -1), []
+    for depth in range(1, len(model.multi_token) + 1):
+        rows, _ = model.look_further(hidden[:, : length - depth].flatten(0, 1), windows[:, :-1], depth)
+        hidden = rows.view(batch, length - depth, -1)
+        losses.append(F.cross_entropy((hidden @ model.head.T).mT, windows[:, depth + 1 :], reduction="none"))
+    return losses
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize("modules", [1, 2, 3])
+@pytest.mark.parametrize("changes", [{"num_experts": 0, "experts_per_token": 0, "num_shared_experts": 0}, {}, _MLA])
+def test_a_document_is_nothing_to_the_further_tokens_of_another(
+    tiny_architecture: MakeArchitecture,
+    monkeypatch: pytest.MonkeyPatch,
+    changes: dict[str, Any],
+    modules: int,
+    fused: bool,
+) -> None:
+    if fused:
+        monkeypatch.setattr(attention, "EXPLICIT_ATTENTION_BELOW", 0)
+    model = _model(tiny_architecture(**changes, num_nextn_predict_layers=modules))
+    model.document_separator = _SEPARATOR
+    first, second, third = range(0, 7), range(7, 13), range(13, 20)  # inputs; the window's last token is only predicted
+    windows = torch.randint(1, 256, (2, 21))
+    windows[:, [7, 13]] = _SEPARATOR
+    changed = windows.clone()
+    changed[:, 8:13] = torch.randint(256, 512, (2, 5))  # ids of no other document
+    before, after = _further_losses(model, windows), _further_losses(model, changed)
+    # Experts multiply groups of other sizes after the change, which may round otherwise.
+    rounding = {"rtol": 0, "atol": 1e-12 if model.architecture.num_experts else 0}
+    for depth, (one, two) in enumerate(zip(before, after, strict=True), 1):
+        for other in (first, third):
+            inside = slice(other.start, other.stop - depth)
+            torch.testing.assert_close(one[:, inside], two[:, inside], **rounding)
+            gradient = torch.autograd.grad(two[:, inside].sum(), model.embedding.weight, retain_graph=True)[0]
+            assert not gradient[256:].any() and gradient[:256].any()
+        inside = slice(second.start, second.stop - depth)
+        assert (one[:, inside] - two[:, inside]).abs().min() > 1e-6
+
+
+@pytest.mark.parametrize("changes", [{"qk_norm": "per_head"}, _MLA])
+def test_further_tokens_are_learnt_within_each_document(
+    tiny_architecture: MakeArchitecture, changes: dict[str, Any]
+) -> None:
+    model = _model(tiny_architecture(**changes, num_nextn_predict_layers=2))
+    # With their separators; the first of the second row has none, as where a window begins within a document.
+    sizes, windows = [(1, 2, 9, 3, 4), (4, 1, 1, 2, 11)], torch.randint(1, 512, (2, 20))
+    for row, row_sizes in enumerate(sizes):
+        starts = torch.tensor(row_sizes).cumsum(0)[:-1]
+        windows[row, starts] = _SEPARATOR
+    windows[0, 0] = _SEPARATOR
+    model.document_separator = _SEPARATOR
+    loss, objective = training_loss(model, windows, multi_token_weight=0.6)
+    gradient = torch.autograd.grad(objective, list(model.parameters()))
+
+    model.document_separator = None
+    losses: list[list[torch.Tensor]] = [[], [], []]
+    for window, row_sizes in zip(windows, sizes, strict=True):
+        start = 0
+        for size in row_sizes:
+            hidden, _ = model(window[None, start : start + size])
+            for depth, found in enumerate(losses):
+                if depth < size:
+                    if depth:
+                        hidden, _ = model.look_further(hidden[:-1], window[None, start : start + size], depth)
+                    targets = window[start + depth + 1 : start + size + 1]
+                    found.append(F.cross_entropy(hidden @ model.head.T, targets, reduction="none"))
+            start += size
+    means = [torch.cat(found).mean() for found in losses]
+    torch.testing.assert_close(loss, means[0])
+    expected = means[0] + 0.6 * (means[1] + means[2]) / 2
+    torch.testing.assert_close(objective, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, list(model.parameters())))
+
+
+def test_documents_too_short_to_look_further_teach_nothing(tiny_architecture: MakeArchitecture) -> None:
+    model = _model(tiny_architecture(num_nextn_predict_layers=2))
+    model.document_separator = _SEPARATOR
+    loss, objective = training_loss(model, torch.full((2, 9), _SEPARATOR), multi_token_weight=0.6)
+    assert torch.equal(objective, loss)
+    objective.backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
+        assert not name.startswith("multi_token.") or not parameter.grad.any(), name
+
+
+def test_further_tokens_of_one_document_are_the_same_apart(tiny_architecture: MakeArchitecture) -> None:
+    model = _model(tiny_architecture(num_nextn_predict_layers=2))
+    windows = torch.randint(1, 512, (2, 20))
+    together = training_loss(model, windows, multi_token_weight=0.6)
+    model.document_separator = _SEPARATOR
+    torch.testing.assert_close(training_loss(model, windows, multi_token_weight=0.6), together)

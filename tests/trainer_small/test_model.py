@@ -99,7 +99,7 @@ def test_the_modules_do_exactly_the_flops_that_the_architecture_counts(architect
     hidden = torch.zeros(2 * length, architecture.hidden_size)
     for depth in range(1, architecture.num_nextn_predict_layers + 1):
         with FlopCounterMode(display=False) as counter:
-            hidden, _ = model.look_further(hidden, torch.zeros(2, length, dtype=torch.int64), depth)
+            hidden, _ = model.look_further(hidden, torch.zeros(2, length + depth, dtype=torch.int64), depth)
             F.linear(hidden, model.head)
         one = architecture.multi_token_flops_per_token(length, causal=False) // architecture.num_nextn_predict_layers
         assert counter.get_total_flops() * 3 == 2 * length * one
@@ -205,6 +205,30 @@ def test_chunked_cross_entropy_equals_the_plain_loss(monkeypatch: pytest.MonkeyP
     torch.testing.assert_close(torch.autograd.grad(ours * 3, (hidden, head)), expected)
 
 
+@pytest.mark.parametrize("form", ["_eager_chunk", "_fusible_chunk"])
+def test_the_loss_is_the_mean_over_the_rows_that_count(monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+    monkeypatch.setattr("trainer_small.steps.loss._CPU_ENTRIES", 8 * 16)
+    monkeypatch.setattr("trainer_small.steps.loss._FEWEST_ROWS", 1)
+    monkeypatch.setattr("trainer_small.steps.loss._CACHED_ENTRIES", 3 * 16)
+    monkeypatch.setattr("trainer_small.steps.loss._eager_chunk", getattr(loss_module, form))
+    torch.manual_seed(0)
+    hidden = torch.randn(2, 50, 6, dtype=torch.float64, requires_grad=True)
+    head = torch.randn(2, 16, 6, dtype=torch.float64, requires_grad=True)
+    targets = torch.randint(0, 16, (2, 50))
+    counted = torch.rand(2, 50) < 0.4
+    plain = [F.cross_entropy(h[own] @ w.T, t[own]) for h, w, t, own in zip(hidden, head, targets, counted, strict=True)]
+    stack = linear_cross_entropy(hidden, head, targets, counted=counted)
+    torch.testing.assert_close(stack, torch.stack(plain))
+    one = linear_cross_entropy(hidden[0], head[0], targets[0], counted=counted[0])
+    for ours, truth in ((stack.sum(), plain[0] + plain[1]), (one, plain[0])):
+        expected = torch.autograd.grad(truth * 3, (hidden, head), retain_graph=True)
+        torch.testing.assert_close(torch.autograd.grad(ours * 3, (hidden, head)), expected)
+
+    none = linear_cross_entropy(hidden, head, targets, counted=torch.zeros_like(counted))
+    assert not none.any()
+    assert not any(gradient.any() for gradient in torch.autograd.grad(none.sum(), (hidden, head)))
+
+
 @pytest.mark.parametrize("compiled", [False, True])
 def test_the_loss_in_bfloat16_is_the_plain_one_within_its_rounding(
     monkeypatch: pytest.MonkeyPatch, compiled: bool
@@ -239,8 +263,8 @@ def test_further_tokens_are_predicted_from_what_comes_before_them(tiny_architect
 
     # Place by place: the prediction of token i + 3 from the states at i and tokens up to i + 2.
     hidden = model(windows[:, :11])[0].view(3, 11, -1)
-    first = model.look_further(hidden[:, :10].flatten(0, 1), windows[:, 1:11], 1)[0].view(3, 10, -1)
-    second = model.look_further(first[:, :9].flatten(0, 1), windows[:, 2:11], 2)[0].view(3, 9, -1)
+    first = model.look_further(hidden[:, :10].flatten(0, 1), windows[:, :11], 1)[0].view(3, 10, -1)
+    second = model.look_further(first[:, :9].flatten(0, 1), windows[:, :11], 2)[0].view(3, 9, -1)
     logits = [F.linear(states, model.head).flatten(0, 1) for states in (first, second)]
     further = [F.cross_entropy(one, windows[:, skip:].reshape(-1)) for one, skip in zip(logits, (2, 3), strict=True)]
     torch.testing.assert_close(objective, plain + 0.6 * (further[0] + further[1]) / 2)
@@ -248,7 +272,7 @@ def test_further_tokens_are_predicted_from_what_comes_before_them(tiny_architect
     changed = windows.clone()
     changed[:, 8:] = 1  # what lies further on changes no earlier prediction
     hidden_too = model(changed[:, :11])[0].view(3, 11, -1)
-    first_too = model.look_further(hidden_too[:, :10].flatten(0, 1), changed[:, 1:11], 1)[0].view(3, 10, -1)
+    first_too = model.look_further(hidden_too[:, :10].flatten(0, 1), changed[:, :11], 1)[0].view(3, 10, -1)
     torch.testing.assert_close(first_too[:, :7], first[:, :7])
     assert not torch.allclose(first_too[:, 7], first[:, 7])
 

@@ -95,15 +95,28 @@ class Model(nn.Module):
 
         Args:
             hidden: ``[batch * length, hidden]`` of the module before, or of ``forward``.
-            tokens: ``[batch, length]``, at each place the token that lies ``depth`` further on.
+            tokens: ``[batch, length + depth]``: those of the places, then what the last places look ahead to. A place
+                belongs to its own token's document.
         """
         module = self.multi_token[str(self.architecture.num_layers + depth - 1)]
         assert isinstance(module, MultiTokenModule)
-        embedded = self._embed(tokens)
-        out, loss, load = module(hidden, embedded, len(tokens), self._positions_of(tokens))
+        embedded = self._embed(tokens[:, depth:])
+        out, loss, load = module(hidden, embedded, len(tokens), self._positions_of(tokens[:, :-depth]))
         if isinstance(module.block.ffn, MixtureOfExperts):
             module.block.ffn.router.load += load
         return out, loss
+
+    def within_document(self, tokens: Tensor, depth: int) -> Tensor | None:
+        """``[batch * length]``: whether the token ``depth`` further on is of a place's own document; None where
+        documents are not apart. Of one document, such places are the first, so that attention shows them no other.
+
+        Args:
+            tokens: ``[batch, length + depth]``, as for ``look_further``.
+        """
+        if self.document_separator is None:
+            return None
+        documents = (tokens == self.document_separator).cumsum(1)
+        return (documents[:, :-depth] == documents[:, depth:]).flatten()
 
     def logits(self, tokens: Tensor) -> Tensor:
         """``[batch, length, vocab_size]``: for tests and small uses."""

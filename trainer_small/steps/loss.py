@@ -19,21 +19,24 @@ _HEAD_ROWS = 4096
 """On a CPU so many wide logits, and rows of the head's gradient in bfloat16, are made at a time: used in the cache."""
 
 
-def linear_cross_entropy(hidden: Tensor, head: Tensor, targets: Tensor, *, compiled: bool = False) -> Tensor:
+def linear_cross_entropy(
+    hidden: Tensor, head: Tensor, targets: Tensor, *, counted: Tensor | None = None, compiled: bool = False
+) -> Tensor:
     """Mean cross-entropy in nats.
 
     Args:
         hidden: ``[n, hidden_size]``; head: ``[vocab_size, hidden_size]``; targets: ``[n]`` token ids. A stack of
-            models has one more axis before all three.
+            models has one more axis before all of these.
+        counted: ``[n]`` bool, the rows that the mean is over (0 when there are none); None for all.
         compiled: have what happens to a chunk's logits compiled.
 
     Returns:
         A scalar (a stack: one a model) in at least float32; softmax and sums are in that type for bfloat16 too.
     """
     if hidden.dim() == 3 and hidden.is_cpu:  # model by model: each one's logits stay in the cache
-        parts = zip(hidden, head, targets, strict=True)
+        parts = zip(hidden, head, targets, [None] * len(hidden) if counted is None else counted, strict=True)
         return torch.stack([_LinearCrossEntropy.apply(*part, compiled) for part in parts])  # type: ignore[misc]
-    return _LinearCrossEntropy.apply(hidden, head, targets, compiled)
+    return _LinearCrossEntropy.apply(hidden, head, targets, counted, compiled)
 
 
 @torch.no_grad()
@@ -42,7 +45,7 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     weight = head.to(hidden.dtype)
     chunks = _chunks(len(hidden), len(head), hidden.device)
     parts = (part for rows in chunks for part in _cached(hidden[rows] @ weight.T, targets[rows]))
-    return torch.cat([_losses(*part)[0] for part in parts])
+    return torch.cat([_losses(logits, own)[0] for logits, own, _ in parts])
 
 
 def chunk_entries(vocab_size: int, device_type: str) -> int:
@@ -57,10 +60,14 @@ def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
-def _cached(logits: Tensor, targets: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Both in parts of a few rows, on a CPU."""
+def _cached(
+    logits: Tensor, targets: Tensor, counted: Tensor | None = None
+) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
+    """All in parts of a few rows, on a CPU."""
     rows = max(1, _CACHED_ENTRIES // logits.shape[-1]) if logits.is_cpu else logits.shape[-2]
-    return zip(logits.split(rows, -2), targets.split(rows, -1), strict=True)
+    targets_of = targets.split(rows, -1)
+    counted_of = [None] * len(targets_of) if counted is None else counted.split(rows, -1)
+    return zip(logits.split(rows, -2), targets_of, counted_of, strict=True)
 
 
 def _losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
@@ -73,37 +80,43 @@ def _losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return (largest - probabilities.gather(-1, at).log() - picked).squeeze(-1), probabilities
 
 
-def _eager_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-    """Sum of the losses, and its gradient at the logits, which takes their place."""
+def _eager_chunk(logits: Tensor, targets: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Sum of the losses that count, and its gradient at the logits, which takes their place."""
     total = logits.new_zeros(logits.shape[:-2], dtype=torch.promote_types(logits.dtype, torch.float32))
-    for part, own in _cached(logits, targets):
+    for part, own, counts in _cached(logits, targets, counted):
         losses, gradient = _losses(part, own)
         index = own.unsqueeze(-1)
         gradient.scatter_(-1, index, gradient.gather(-1, index) - 1)
+        if counts is not None:
+            losses, gradient = losses * counts, gradient.mul_(counts.unsqueeze(-1))
         total += losses.sum(-1)
         if gradient.dtype != part.dtype:
             part.copy_(gradient)
     return total, logits
 
 
-def _fusible_chunk(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+def _fusible_chunk(logits: Tensor, targets: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
     """``_eager_chunk`` in a form that a compiler makes two passes of."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     normalizer = wide.logsumexp(-1, keepdim=True)
     picked = wide.gather(-1, targets.unsqueeze(-1))
     hit = torch.arange(logits.shape[-1], device=logits.device) == targets.unsqueeze(-1)
-    gradient = (wide - normalizer).exp() - hit.to(wide.dtype)
-    return (normalizer - picked).sum((-2, -1)), logits.copy_(gradient)
+    losses, gradient = normalizer - picked, (wide - normalizer).exp() - hit.to(wide.dtype)
+    if counted is not None:
+        losses, gradient = losses * counted.unsqueeze(-1), gradient * counted.unsqueeze(-1)
+    return losses.sum((-2, -1)), logits.copy_(gradient)
 
 
 @cache
-def _compiled_chunk() -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def _compiled_chunk() -> Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]:
     return torch.compile(_fusible_chunk, dynamic=False, fullgraph=True)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, compiled: bool) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, counted: Tensor | None, compiled: bool
+    ) -> Tensor:
         chunk = _compiled_chunk() if compiled else _eager_chunk
         weight = head.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden)
@@ -115,7 +128,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         for rows in chunks:
             part = hidden[..., rows, :]
             logits = torch.matmul(part, weight.mT, out=held[..., : rows.stop - rows.start, :])
-            loss, grad = chunk(logits, targets[..., rows])
+            loss, grad = chunk(logits, targets[..., rows], None if counted is None else counted[..., rows])
             total += loss
             torch.matmul(grad, weight, out=grad_hidden[..., rows, :])
             if grad_head.dtype == grad.dtype:
@@ -125,13 +138,13 @@ class _LinearCrossEntropy(torch.autograd.Function):
                 for own, columns in zip(grad_head.split(step, -2), grad.split(step, -1), strict=True):
                     own += columns.mT @ part
         ctx.save_for_backward(grad_hidden, grad_head)
-        ctx.count = hidden.shape[-2]
+        ctx.count = hidden.shape[-2] if counted is None else counted.sum(-1).clamp(min=1)
         return total / ctx.count
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         # In place: a second backward is refused by the saved tensors' version.
         grad_hidden, grad_head = ctx.saved_tensors
         scale = (grad / ctx.count)[..., None, None]
-        return grad_hidden.mul_(scale), grad_head.mul_(scale), None, None
+        return grad_hidden.mul_(scale), grad_head.mul_(scale), None, None, None

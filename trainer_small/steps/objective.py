@@ -13,7 +13,8 @@ def training_loss(model: Model, windows: Tensor, multi_token_weight: float = 0.0
     A stack of models (``stacked``) takes ``[models, batch, length + 1]`` and gives ``[models]`` of both.
 
     Args:
-        multi_token_weight: weight of the mean loss of the multi-token-prediction modules.
+        multi_token_weight: weight of the mean loss of the multi-token-prediction modules. Where documents are apart a
+            module's loss is the mean over the places that look ahead within their document, 0 when there are none.
 
     Returns:
         The mean cross-entropy of the next tokens, nats: what is recorded. And what the backward pass starts from: the
@@ -28,8 +29,10 @@ def training_loss(model: Model, windows: Tensor, multi_token_weight: float = 0.0
     for depth in range(1, modules + 1):
         # Place i has the token i + depth before it and predicts i + depth + 1: the last places have none.
         hidden = hidden.view(batch, -1, hidden.shape[-1])[:, : length - depth].flatten(0, 1)
-        hidden, router_loss = model.look_further(hidden, windows[:, depth:length], depth)
-        further = linear_cross_entropy(hidden, model.head, windows[:, depth + 1 :].reshape(-1), compiled=compiled)
+        tokens, targets = windows[:, :length], windows[:, depth + 1 :].reshape(-1)
+        hidden, router_loss = model.look_further(hidden, tokens, depth)
+        counted = model.within_document(tokens, depth)
+        further = linear_cross_entropy(hidden, model.head, targets, counted=counted, compiled=compiled)
         objective = objective + multi_token_weight / modules * further
         if router_loss is not None:
             objective = objective + router_loss
