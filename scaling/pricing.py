@@ -172,8 +172,8 @@ def pricing_of_fit(fit: Fit) -> Pricing:
     for each in fit.variables:
         if each.means is None:
             raise UserError(
-                f"law '{fit.law}': what {each.name} (bound to {each.bound_to}) counts is not known to a plan; fit again "
-                f"with --means {each.name}=COLUMN (COLUMN/1e9 for billions), or choose a law without it."
+                f"law '{fit.law}': what {each.name} (bound to {each.bound_to}) counts is not known to a plan; fit "
+                f"again with --means {each.name}=COLUMN (COLUMN/1e9 for billions), or choose a law without it."
             )
     best = np.array([list(fit.values.values())])
     return Pricing(
