@@ -106,7 +106,8 @@ def fit(
         law, data, loss=loss, bind=bind, weights=weights, cluster=cluster, duplicates=duplicates, source=source
     )
     node, free, fixed, tied = free_parameters(law, fix, dict(tie or {}), dict(bounds or {}), bound)
-    neutral = neutral_values(law, bound, node, free)
+    # What a term of a user's own formula is for, only the user knows: there the fix is proposed, not made.
+    neutral = {} if law.source == "given" else neutral_values(law, bound, node, free)
     if neutral:
         for values in neutral.values():
             fix |= values

@@ -36,9 +36,12 @@ def check_rows(law: Law, bound: Bound, node: Node, free: list[Parameter], in_log
         raise UserError(f"{where}: {bound.loss_from} is {bound.loss[0]:g} on every row; there is nothing to fit.")
     for name, column in bound.variables.items():
         if len(column) > 1 and (column == column[0]).all() and _needed(bound, node, free, name):
+            fixed = neutral_values(law, bound, node, free).get(name, {})
+            fix = " ".join(f"--fix {parameter}={value:g}" for parameter, value in fixed.items())
             raise UserError(
                 f"{where}: {name} ({bound.bound_to[name]}) is {column[0]:g} on every row, so '{law.name}' cannot tell "
-                f"its parameters apart; add runs at other {name}, or choose a law without it."
+                f"its parameters apart; add runs at other {name}, or "
+                + (f"leave its effect out with {fix}." if fix else "choose a law without it.")
             )
 
 

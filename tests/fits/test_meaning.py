@@ -173,6 +173,13 @@ def test_data_that_never_change_are_refused_with_a_mend() -> None:
         fit_foreign(frame)
 
 
+def test_a_formula_of_one_s_own_is_told_which_parameter_to_fix() -> None:
+    law = fits.custom_law("E + A*N**-a*G**-g + B*D**-b", ["N", "G", "D"], domains={"g": "real"})
+    bind = {"N": BIND["N"], "D": BIND["D"], "G": "granularity"}
+    with pytest.raises(UserError, match=r"G \(granularity\) is 4 on every row.*leave its effect out with --fix g=0"):
+        fits.fit(law, foreign(), bind=bind, loss="eval/loss", bootstrap=0)
+
+
 def test_a_constant_with_another_value_in_one_row_is_named() -> None:
     frame = foreign()
     frame.loc[16, "config.vocab_size"] = 32000
