@@ -145,9 +145,11 @@ def _default(law: Law, variable: Variable, frame: pd.DataFrame, where: str | Pat
         return as_written(variable.name)
     for name in names(parse(text)):
         if name not in frame.columns:
+            theirs = [f" (did you mean '{each}'?)" for each in map(str, frame.columns) if name in recognised(each)]
+            hint = theirs[0] if theirs else nearest(name, map(str, frame.columns))
             raise UserError(
-                f"{where}: there is no column '{name}'{nearest(name, map(str, frame.columns))}, and law '{law.name}' "
-                f"needs {variable.name} ({variable.meaning}); bind {variable.name} to a column or expression."
+                f"{where}: there is no column '{name}'{hint}, and law '{law.name}' needs {variable.name} "
+                f"({variable.meaning}); bind {variable.name} to a column or expression."
             )
     return text
 

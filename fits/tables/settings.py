@@ -79,7 +79,10 @@ def _sort_in(name: str, what: str, values: np.ndarray, rows: np.ndarray, found: 
     odd = np.flatnonzero(~near)
     if len(odd) <= _ODD * len(values):
         others = ", ".join(f"{values[row]:g} in row {rows[row]}" for row in odd[:3]) + (", ..." if len(odd) > 3 else "")
-        found.notes[name] = f"{what} ({name}) is {most:g}, but {others}; leave out what does not belong with --where."
+        found.notes[name] = (
+            f"{what} ({name}) is {most:g}, but {others}, and the law does not see it; leave out what does not belong "
+            "with --where."
+        )
 
 
 def _column(frame: pd.DataFrame, name: str, notes: dict[str, str]) -> np.ndarray | None:
