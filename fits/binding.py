@@ -187,7 +187,8 @@ def meanings_of(law: Law, bound: Bound, given: Mapping[str, str], node: Node) ->
     for each in law.variables:
         text = bound.bound_to[each.name]
         if each.name in given:
-            found[each.name] = given_meaning(each.name, given[each.name])
+            largest = float(bound.variables[each.name].max())
+            found[each.name] = given_meaning(each.name, given[each.name], largest)
         elif each.name not in used and not names(parse(text)):
             found[each.name] = Meaning(text, each.meaning)
         else:

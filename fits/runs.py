@@ -79,7 +79,7 @@ def _numbers(frame: pd.DataFrame, name: str, source: str | Path) -> np.ndarray:
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         value = str(column.iloc[row])
-        mend = "write it without commas" if "," in value else "correct or drop the row"
+        mend = "write numbers with a decimal point and no commas" if "," in value else "correct or drop the row"
         raise UserError(
             f"{source} row {row_numbers(frame)[row]}: column '{name}' holds {value!r}, which is not a number; {mend}."
         )

@@ -26,7 +26,9 @@ def space_of_runs(pricing: Pricing) -> tuple[SearchSpace, tuple[str, ...]]:
     """
     fit = pricing.fit
     assert fit is not None
-    if not pricing.sees_experts:
+    speaks = {"num_experts", "experts_per_token"} & set(fit.commonest | fit.constants)
+    by_total_alone = not pricing.sees & {"activation_ratio", "num_experts", "experts_per_token"} and not speaks
+    if not pricing.sees_experts or by_total_alone or fit.constants.get("num_experts") == 0:
         return _held_routing(pricing, fit)
     same = fit.constants
     if {"num_experts", "experts_per_token", "granularity"} <= set(same):

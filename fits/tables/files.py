@@ -127,7 +127,7 @@ def _from_csv(text: str, path: Path, as_text: Collection[str]) -> pd.DataFrame:
 def _check_separator(header: list[str], body: list[list[str]], source: str | Path) -> None:
     for separator, name in ((";", "semicolons"), ("\t", "tabs")):
         fields = header[0].count(separator)
-        if len(header) == 1 and fields and all(len(row) == 1 and row[0].count(separator) == fields for row in body):
+        if len(header) == 1 and fields and all(",".join(row).count(separator) == fields for row in body):
             raise UserError(f"{source}: its fields have {name} between them; write commas (and decimal points).")
 
 
@@ -135,7 +135,8 @@ def _check_names(names: Sequence[str], source: str | Path) -> None:
     again = [name for name, count in Counter(names).items() if count > 1]
     if again:
         places = [str(index + 1) for index, name in enumerate(names) if name == again[0]]
-        raise UserError(f"{source}: columns {' and '.join(places)} are both named '{again[0]}'; rename one of them.")
+        named = f"are both named '{again[0]}'; rename one of them" if again[0].strip() else "have no name; name them"
+        raise UserError(f"{source}: columns {' and '.join(places)} {named}.")
 
 
 def _numbers_in(column: list[str]) -> list[Any]:

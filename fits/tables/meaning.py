@@ -89,11 +89,11 @@ class Meaning:
     question: str = ""
 
 
-def given_meaning(name: str, text: str) -> Meaning:
+def given_meaning(name: str, text: str, largest: float) -> Meaning:
     """A meaning as the user states it.
 
     Raises:
-        UserError: it is no expression over ``PLAN_COLUMNS``.
+        UserError: it is no expression over ``PLAN_COLUMNS``, or the numbers are too small for it.
     """
     for column in names(parse(text)):
         if column not in PLAN_COLUMNS:
@@ -101,6 +101,11 @@ def given_meaning(name: str, text: str) -> Meaning:
                 f"--means {name}={text}: a plan cannot give '{column}'{nearest(column, PLAN_COLUMNS)}; "
                 f"it gives {', '.join(PLAN_COLUMNS)}."
             )
+    if text in _COUNTS and largest < _FEWEST:
+        raise UserError(
+            f"--means {name}={text}: {name} is at most {largest:.4g}, too few to be {PLAN_COLUMNS[text]}; say the "
+            f"unit, as in --means {name}={text}/1e9 for billions."
+        )
     return Meaning(text, _text_of(text))
 
 
@@ -124,7 +129,7 @@ def meaning_of(variable: Variable, bound_to: str, *, of: str, largest: float | N
             f"{about} is nothing that a plan can know, so 'scaling plan' cannot use this law; bind {variable.name} to "
             f"a column of the model or its data, or say what it is with --means {variable.name}=COLUMN.",
         )
-    taken, question = _choose(of, variable, declared, _readings(bound), _unit(bound, largest), about)
+    taken, question = _choose(of, variable, declared, _readings(bound), _unit(bound, largest, variable), about)
     if taken in _COUNTS and largest is not None and largest < _FEWEST:
         return Meaning(
             None,
@@ -190,8 +195,10 @@ def _node(text: str) -> Node:
         return Name(text)
 
 
-def _unit(bound: Node, largest: float | None) -> str:
+def _unit(bound: Node, largest: float | None, variable: Variable) -> str:
     """``/1e9`` where a column's name says billions and its numbers may be."""
+    if isinstance(bound, Name) and words_of(bound.name)[:-1] == (variable.name.lower(),) and scale_of(bound.name):
+        return f"/{scale_of(bound.name)}"  # D (B)
     if not isinstance(bound, Name) or bound.name in PLAN_COLUMNS or (largest is not None and largest >= 1e7):
         return ""
     found, unit = recognised(bound.name), scale_of(bound.name)

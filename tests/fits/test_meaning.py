@@ -142,6 +142,16 @@ def test_units_and_doubts_go_together() -> None:
     assert any("--means N=params_active/1e9." in warning for warning in law.warnings)
 
 
+def test_a_variable_s_own_letter_with_a_unit_is_understood() -> None:
+    frame = foreign().rename(columns={"train/tokens (B)": "D (B)"})
+    assert fit_foreign(frame, bind=BIND | {"D": "D (B)"}).means["D"] == "tokens/1e9"
+
+
+def test_a_meaning_that_the_numbers_contradict_is_refused() -> None:
+    with pytest.raises(UserError, match=r"--means D=tokens: D is at most .*too few.*--means D=tokens/1e9"):
+        fit_foreign(foreign(), means={"D": "tokens"})
+
+
 def test_sizes_and_tokens_in_different_units_are_noticed() -> None:
     frame = foreign().assign(D=lambda each: 1e3 * each["train/tokens (B)"])
     law = fit_foreign(frame, bind=BIND | {"D": "D"})

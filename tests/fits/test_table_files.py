@@ -161,6 +161,7 @@ def test_a_comma_at_the_end_of_a_line_shifts_nothing(tmp_path: Path, text: str) 
         ("a.csv", "N,D,loss\n1,2,3\n4,5\n", ["row 2 has 2 fields"]),
         ("a.csv", "N,loss,D,loss\n1,2,3,4\n", ["columns 2 and 4 are both named 'loss'"]),
         ("a.csv", "N;D;loss\n1;2;3\n4;5;6\n", ["semicolons", "commas"]),
+        ("a.csv", "N;loss\n1;2,5\n4;5,5\n", ["semicolons"]),
         ("a.csv", 'N,D\n"1,2\n', ["not a .csv table"]),
         ("a.csv", "N,D\n", ["holds no rows"]),
         ("a.jsonl", '{"N": 1, "loss": 2, "loss": 3}\n', ["line 1", "'loss' stands twice"]),

@@ -241,6 +241,18 @@ def test_what_fit_said_no_plan_can_know_is_refused_with_the_same_mend(tmp_path: 
         plan_for(str(tmp_path / "law.json"), 1e20)
 
 
+@pytest.mark.parametrize("experts", [None, 0])
+def test_a_law_of_total_parameters_from_dense_runs_plans_a_dense_model(experts: int | None, tmp_path: Path) -> None:
+    frame = runs()[["params_total", "tokens"]].assign(vocab_size=VOCABULARY)
+    frame["loss"] = 1.7 + 300 * frame["params_total"] ** -0.3 + 400 * frame["tokens"] ** -0.28
+    if experts is not None:
+        frame["num_experts"] = experts
+    fits.fit("hoffmann", frame, bind={"N": "params_total"}, bootstrap=20, duplicates="keep").save(tmp_path / "law.json")
+    plan = plan_for(str(tmp_path / "law.json"), 1e20)
+    assert not plan.model.is_moe
+    assert any("says nothing of experts" in warning for warning in plan.warnings) == (experts is None)
+
+
 def test_a_law_without_draws_says_so(tmp_path: Path) -> None:
     frame = runs().assign(loss=lambda each: 1.7 + 300 * each["params_active"] ** -0.3 + 400 * each["tokens"] ** -0.28)
     fits.fit("hoffmann", frame, bootstrap=0, duplicates="keep").save(tmp_path / "law.json")
