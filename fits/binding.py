@@ -1,7 +1,7 @@
 """A law's variables, the loss, weights and clusters, taken from a table of runs."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from fits.errors import UserError, nearest
-from fits.expression import Node, Number, as_written, names, parse, simplified, substitute
+from fits.expression import Number, as_written, names, parse, simplified, substitute
 from fits.law import Law, Variable
 from fits.runs import column_values, run_names, usable_runs
 from fits.tables.files import row_numbers
@@ -170,11 +170,11 @@ def without_effect(law: Law, fix: Mapping[str, float], bind: Mapping[str, str], 
     }
 
 
-def meanings_of(law: Law, bound: Bound, given: Mapping[str, str], node: Node) -> dict[str, Meaning]:
+def meanings_of(law: Law, bound: Bound, given: Mapping[str, str], idle: Collection[str]) -> dict[str, Meaning]:
     """What each variable means to a plan: as the user says, or by the law's declaration and the columns' names.
 
     Args:
-        node: the formula with what is fixed put in; a constant for what no longer matters there means nothing.
+        idle: variables ``without_effect``; the constant that stands for one of them means nothing.
 
     Raises:
         UserError: a meaning is given for what is no variable, or names what no plan knows.
@@ -183,13 +183,13 @@ def meanings_of(law: Law, bound: Bound, given: Mapping[str, str], node: Node) ->
         if name not in law.variable_names:
             known = ", ".join(law.variable_names)
             raise UserError(f"--means {name}: law '{law.name}' has no such variable; it has {known}.")
-    used, found = set(names(node)), {}
+    found = {}
     for each in law.variables:
         text = bound.bound_to[each.name]
         if each.name in given:
             largest = float(bound.variables[each.name].max())
             found[each.name] = given_meaning(each.name, given[each.name], largest)
-        elif each.name not in used and not names(parse(text)):
+        elif each.name in idle:
             found[each.name] = Meaning(text, each.meaning)
         else:
             largest = float(bound.variables[each.name].max())

@@ -101,7 +101,9 @@ def fit(
             raise UserError(f"{name} is {value}; it must be 0 or more.")
     goal = make_objective(objective, delta)
     bind, fix, means = dict(bind or {}), dict(fix or {}), dict(means or {})
-    bind |= without_effect(law, fix, bind, data.columns if isinstance(data, pd.DataFrame) else pd.Index(list(data)))
+    columns = data.columns if isinstance(data, pd.DataFrame) else pd.Index(list(data))
+    idle = without_effect(law, fix, bind, columns)
+    bind |= idle
     bound = bind_table(
         law, data, loss=loss, bind=bind, weights=weights, cluster=cluster, duplicates=duplicates, source=source
     )
@@ -113,7 +115,7 @@ def fit(
             fix |= values
         node, free, fixed, tied = free_parameters(law, fix, dict(tie or {}), dict(bounds or {}), bound)
     unit, unit_note = unit_of_loss(law, bound.loss_from, means.pop("loss", None))
-    meanings = meanings_of(law, bound, means, node)
+    meanings = meanings_of(law, bound, means, idle)
     settings = shared_settings(bound, meanings)
     check_rows(law, bound, node, free, goal.in_logs, source or "table")
     domains: tuple[Domain, ...] = tuple(parameter.domain for parameter in free)

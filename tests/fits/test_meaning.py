@@ -177,6 +177,13 @@ def test_a_granularity_that_never_changes_is_fixed_and_said_or_can_be_left_unbou
         assert law.predict(N=1e8, D=10.0, S=8.0) == pytest.approx(held.predict(N=1e8, D=10.0, S=8.0, G=4.0))
 
 
+def test_a_granularity_that_is_bound_as_a_number_is_kept() -> None:
+    law = fit_foreign(foreign().drop(columns="granularity"), bind=BIND | {"G": "4"})
+    assert law.means["G"] == "granularity"
+    assert law.constants["granularity"] == 4
+    assert law.parameters["gamma"].how == "fixed"
+
+
 def test_data_that_never_change_are_refused_with_a_mend() -> None:
     frame = foreign().assign(**{"train/tokens (B)": 5.0})
     with pytest.raises(UserError, match=r"D .* is 5 on every row.*add runs at other D, or choose a law without it"):
