@@ -12,7 +12,7 @@ import numpy as np
 from pydantic import ConfigDict, PlainSerializer, PlainValidator, model_validator
 
 from fits.errors import UserError
-from fits.expression import Name, Number, Operation, parse
+from fits.expression import evaluate, names, parse
 from fits.files import write_text
 from fits.html import card, number
 from fits.law import Law, Parameter, Variable
@@ -199,10 +199,11 @@ class Fit(Schema):
 
     def unit_of(self, variable: str) -> float:
         """What one of a variable's numbers counts: 1e9 for tokens in billions, 1 for most."""
-        meaning = self.means.get(variable)
-        match parse(meaning) if meaning else None:
-            case Operation("/", (Name(), Number(unit))):
-                return unit
+        meaning = parse(self.means.get(variable) or "1")
+        if len(names(meaning)) == 1:
+            one, two = (float(evaluate(meaning, {names(meaning)[0]: count})) for count in (1.0, 2.0))
+            if one > 0 and two == 2 * one:  # a column times a number, however it is written
+                return float(f"{1 / one:.12g}")
         return 1.0
 
     @property

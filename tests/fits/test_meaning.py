@@ -331,3 +331,11 @@ def test_advice_in_flops_is_not_given_while_units_are_unknown() -> None:
     law = fit_foreign(frame, bind=BIND | {"D": "D"})
     with pytest.raises(UserError, match=r"what D \(bound to D\) counts is not known; say it with --means D="):
         fits.decide(law, {"C": 1e22, "S": 8.0})
+
+
+def test_units_inside_arithmetic_are_known() -> None:
+    frame = foreign().assign(n_params_nonemb_m=lambda each: each["config.n_params_nonemb"] / 1e6)
+    law = fit_foreign(frame, bind=BIND | {"N": "n_params_nonemb_m/1000"})
+    assert law.unit_of("N") == pytest.approx(1e9)
+    known = fits.decide(fit_foreign(foreign()), {"C": 1e22, "S": 8.0})["N"]["value"]
+    assert fits.decide(law, {"C": 1e22, "S": 8.0})["N"]["value"] == pytest.approx(known, rel=0.02)
