@@ -19,6 +19,8 @@ from fits.tables.settings import Settings, settings_of
 
 _FLOPS = 1e12
 """No training run takes fewer; smaller numbers are of another unit."""
+_TOKENS_PER_PARAMETER = 0.1, 1e5
+"""What runs see, by the median of a table; outside, sizes and tokens are in different units."""
 
 
 @dataclass(frozen=True)
@@ -194,7 +196,29 @@ def meanings_of(law: Law, bound: Bound, given: Mapping[str, str], idle: Collecti
         else:
             largest = float(bound.variables[each.name].max())
             found[each.name] = meaning_of(each, text, of=law.name, largest=largest)
-    return found
+    return found | _other_unit(bound, found)
+
+
+def _other_unit(bound: Bound, meanings: Mapping[str, Meaning]) -> dict[str, Meaning]:
+    """Tokens that cannot be in the unit they are taken in, beside the sizes: nobody can plan by them."""
+    counts = {}
+    for name, each in meanings.items():
+        column, _, unit = (each.expression or "").partition("/")
+        if not unit or unit.replace("e", "").isdigit():
+            counts[column] = name, bound.variables[name] * float(unit or 1)
+    sizes = [values for column, (_, values) in counts.items() if column.startswith("params_")]
+    if "tokens" not in counts or not sizes:
+        return {}
+    name, tokens = counts["tokens"]
+    ratio = float(np.median(tokens / sizes[0]))
+    if _TOKENS_PER_PARAMETER[0] <= ratio <= _TOKENS_PER_PARAMETER[1]:
+        return {}
+    question = (
+        f"with {name} (bound to {bound.bound_to[name]}) taken as {meanings[name].expression}, the runs saw {ratio:.2g} "
+        f"tokens a parameter, which no runs do: until the right unit is said, as in --means {name}=tokens/1e6 for "
+        "millions, 'scaling plan' cannot use this law."
+    )
+    return {name: Meaning(None, meanings[name].text, question)}
 
 
 def shared_settings(bound: Bound, meanings: Mapping[str, Meaning]) -> Settings:
@@ -212,5 +236,5 @@ def _refuse_duplicates(frame: pd.DataFrame, where: str | Path) -> None:
         first = int(np.flatnonzero(frame.iloc[: row + 1].duplicated(keep="last").to_numpy())[0])
         raise UserError(
             f"{where} row {rows[row]} repeats row {rows[first]} in every column; drop it, or keep duplicates "
-            "on purpose."
+            "on purpose (--keep-duplicates)."
         )

@@ -25,6 +25,7 @@ def decide(fit: Fit, at: Mapping[str, float]) -> dict[str, Any]:
         if not value > 0:
             raise UserError(f"{name} is {value:g}; it must be above 0.")
     if "C" not in at or "C" in law.variable_names:
+        variables = {name: value / fit.unit_of(name) for name, value in at.items()}  # told in parameters and tokens
         value = fit.predict(**variables)
         low, high = fit.band(**variables) if len(fit.draws) > 1 else (value, value)
         outside = fit.extrapolation(**variables)

@@ -46,7 +46,8 @@ def decision_at(fit: Fit, at: Mapping[str, float]) -> Decision:
     for name, value in at.items():
         if not value > 0:
             raise UserError(f"{name} is {value:g}; it must be above 0.")
-    given = {name: value for name, value in fit.held.items() if name not in ("N", "D", "H")} | dict(at)
+    held = {name: value * fit.unit_of(name) for name, value in fit.held.items() if name not in ("N", "D", "H")}
+    given = held | dict(at)
     compute = given.pop("C") if "C" not in law.variable_names and "C" in given else None
     ratio = given.pop("bytes_per_token", 1.0) if compute else 1.0
     data = "H" if "H" in law.variable_names else "D"
@@ -62,7 +63,8 @@ def decision_at(fit: Fit, at: Mapping[str, float]) -> Decision:
     def decide(draws: np.ndarray) -> np.ndarray:
         columns = {name: draws[:, index, None] for index, name in enumerate(names)}
         if compute is None:
-            return np.log(law.evaluate(columns, {name: np.array([[value]]) for name, value in given.items()}))[:, 0]
+            point = {name: np.array([[value / fit.unit_of(name)]]) for name, value in given.items()}
+            return np.log(law.evaluate(columns, point))[:, 0]
         size = np.geomspace(compute**0.5 / 1e5, compute**0.5 * 1e2, _SIZES)[None]
         shares = {"N": size / fit.unit_of("N"), data: ratio * compute / (6 * size) / fit.unit_of(data)}
         losses = np.broadcast_to(law.evaluate(columns, given | shares), (len(draws), _SIZES))

@@ -1,6 +1,5 @@
 """Fit a law to a table of runs."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -8,7 +7,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import pandas as pd
 
-from fits.binding import Bound, bind_table, meanings_of, shared_settings, without_effect
+from fits.binding import bind_table, meanings_of, shared_settings, without_effect
 from fits.constraints import free_parameters, start_vectors
 from fits.errors import UserError, check_level, nearest
 from fits.expression import names, parse
@@ -39,8 +38,6 @@ from fits.tables.settings import Settings
 
 _ROWS_FOR_REFITS = 50_000
 _RUNS_PER_PARAMETER = 8
-_TOKENS_PER_PARAMETER = 0.1, 1e5
-"""What runs see, by the median of a table; outside, sizes and tokens are in different units."""
 
 
 def fit(
@@ -144,7 +141,7 @@ def fit(
     notes = [
         *bound.notes,
         *(_held(name, values, bound.variables[name][0]) for name, values in neutral.items()),
-        *(_of_the_plan(law, bound, meanings, settings)),
+        *(_of_the_plan(law, meanings, settings)),
         *unit_note,
         *warn(law, convergence, found, table, free, len(residual), kind),
     ]
@@ -200,7 +197,7 @@ def _held(name: str, fixed: Mapping[str, float], value: float) -> str:
     return f"{name} is {value:g} on every row, so these runs cannot tell its effect: {each} is fixed, as --fix would."
 
 
-def _of_the_plan(law: Law, bound: Bound, meanings: Mapping[str, Meaning], settings: Settings) -> list[str]:
+def _of_the_plan(law: Law, meanings: Mapping[str, Meaning], settings: Settings) -> list[str]:
     """What a plan by this law would have to know: doubtful meanings, and settings that vary unseen."""
     if law.response not in ("loss", "bits_per_byte"):
         return []
@@ -214,15 +211,6 @@ def _of_the_plan(law: Law, bound: Bound, meanings: Mapping[str, Meaning], settin
             "the law counts data in bytes, and the table gives no tokens and vocabulary beside them: 'scaling plan' "
             "will ask how many bytes a token has (--bytes-per-token or --vocab-study)."
         )
-    by_meaning = {each.expression: bound.variables[name] for name, each in meanings.items()}
-    size = next((values for name, values in by_meaning.items() if re.fullmatch(r"params_\w+", name or "")), None)
-    if size is not None and "tokens" in by_meaning:
-        ratio = float(np.median(by_meaning["tokens"] / size))
-        if not _TOKENS_PER_PARAMETER[0] <= ratio <= _TOKENS_PER_PARAMETER[1]:
-            asked.append(
-                f"so read, the runs saw {ratio:.2g} tokens a parameter, which no runs do: one of the two is in another "
-                "unit; say which with --means, as in --means D=tokens/1e6 for millions."
-            )
     return [*asked, *(note for name, note in settings.notes.items() if name not in seen)]
 
 

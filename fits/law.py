@@ -128,10 +128,18 @@ def custom_law(
     """A law from a formula; every name that is not a variable is a parameter, positive unless ``domains`` says other.
 
     Raises:
-        UserError: the formula cannot be read, lacks a variable, or has no parameter.
+        UserError: the formula cannot be read, lacks a variable, leaves N or D unbound, or has no parameter.
     """
     domains, starts = dict(domains or {}), dict(starts or {})
     found = names(parse(formula))
+    if not variables:
+        raise UserError(f"No variable of {formula!r} is bound to a column; bind those that it has, such as N and D.")
+    for each in ("N", "D"):
+        if each in found and each not in variables and not {each} & {*(domains or {}), *(starts or {})}:
+            raise UserError(
+                f"{each} of {formula!r} is bound to no column and would be fitted as a coefficient; bind it, or give a "
+                "coefficient another name."
+            )
     for variable in variables:
         if variable not in found:
             raise UserError(f"The formula {formula!r} does not hold the variable '{variable}'; bind only what it uses.")

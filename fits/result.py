@@ -12,13 +12,13 @@ import numpy as np
 from pydantic import ConfigDict, PlainSerializer, PlainValidator, model_validator
 
 from fits.errors import UserError
-from fits.expression import evaluate, names, parse
+from fits.expression import as_written, evaluate, names, parse
 from fits.files import write_text
 from fits.html import card, number
 from fits.law import Law, Parameter, Variable
 from fits.laws import list_laws
 from fits.schema import Schema
-from fits.tables.meaning import meaning_of
+from fits.tables.meaning import COUNTS, meaning_of
 
 
 def _matrix(value: Any) -> np.ndarray:
@@ -108,6 +108,15 @@ class DataRecord(Schema):
     """The condition that chose the rows, when one did."""
 
 
+def _as_expression(bound_to: str) -> str:
+    """A binding of an older file: an expression, or the bare name of a column."""
+    try:
+        parse(bound_to)
+    except UserError:
+        return as_written(bound_to)
+    return bound_to
+
+
 class Fit(Schema):
     """A fitted law. ``draws`` is [B, p] in the order of ``parameters``; intervals of anything come from it."""
 
@@ -154,16 +163,25 @@ class Fit(Schema):
         variables = data.get("variables") if isinstance(data, dict) else None
         if not isinstance(variables, list) or not all(isinstance(each, dict) for each in variables):
             return data
-        if any("means" in each or not {"name", "bound_to"} <= set(each) for each in variables):
+        if all("means" in each or not {"name", "bound_to"} <= set(each) for each in variables):
             return data
         known = {law.name: law for law in list_laws()}.get(str(data.get("law")))
         declared = {each.name: each for each in known.variables} if known else {}
         found = []
         for each in variables:
+            if "means" in each or not {"name", "bound_to"} <= set(each):
+                found.append(each)
+                continue
             variable = declared.get(each["name"], Variable(each["name"], each.get("meaning", "")))
-            meaning = meaning_of(variable, str(each["bound_to"]), of=str(data.get("law")))
-            found.append({**each, "means": meaning.expression})
-        return {**data, "variables": found}
+            bound_to, largest = _as_expression(str(each["bound_to"])), each.get("high")
+            largest = float(largest) if isinstance(largest, int | float) else None
+            meaning = meaning_of(variable, bound_to, of=str(data.get("law")), largest=largest)
+            found.append({**each, "bound_to": bound_to, "means": meaning.expression})
+        older = "the law's file is of an earlier version, without what its runs shared (vocabulary, sequence length, "
+        older += "routing); fit again to have that in a plan."
+        warnings = data.get("warnings")
+        notes = {"warnings": [*warnings, older]} if isinstance(warnings, list) and "constants" not in data else {}
+        return {**data, "variables": found, **notes}
 
     @cached_property
     def as_law(self) -> Law:
@@ -200,7 +218,7 @@ class Fit(Schema):
     def unit_of(self, variable: str) -> float:
         """What one of a variable's numbers counts: 1e9 for tokens in billions, 1 for most."""
         meaning = parse(self.means.get(variable) or "1")
-        if len(names(meaning)) == 1:
+        if len(names(meaning)) == 1 and names(meaning)[0] in COUNTS:
             one, two = (float(evaluate(meaning, {names(meaning)[0]: count})) for count in (1.0, 2.0))
             if one > 0 and two == 2 * one:  # a column times a number, however it is written
                 return float(f"{1 / one:.12g}")

@@ -14,8 +14,8 @@ from scaling.published_pricing import published_pricing
 from scaling.runs_of_law import (
     about_vocabulary,
     bytes_of_runs,
+    length_of_runs,
     space_of_runs,
-    usual_length,
     vocabularies_of_runs,
 )
 from scaling.search import Search, Spending, candidates, search
@@ -92,7 +92,10 @@ def plan_for(
         dict(space) | {key: value for key, value in changes.items() if value is not None}, "constraints"
     )
     reference = reference_run(sweep) if sweep else None
-    length = sequence_length or (reference.training.sequence_length if reference else usual_length(pricing))
+    length = sequence_length or (reference.training.sequence_length if reference else None)
+    if length is None:
+        length, unsaid = length_of_runs(pricing)
+        remarks = (*remarks, *unsaid)
     text = Text(length, space.unique_tokens, _bytes_per_token(study, bytes_per_token, pricing))
     spending = Spending(train_flops, text, space.inference_tokens)
     gpu = gpu or (cluster.gpu if cluster else "h200")
@@ -222,8 +225,8 @@ def _with_vocabulary(
         sizes = vocabularies_of_runs(pricing)
         if not sizes:
             raise UserError(
-                f"the table behind law '{pricing.name}' has no column of the vocabulary; "
-                "give its size with --vocab-size."
+                f"the record of law '{pricing.name}' has no vocabulary that its runs shared; give its size with "
+                "--vocab-size."
             )
         source = f"chosen by the law among {list(sizes)}" if len(sizes) > 1 else "as the law's runs had it"
         return found_in(space.model_copy(update={"vocab_size": sizes})), source

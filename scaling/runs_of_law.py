@@ -26,9 +26,9 @@ def space_of_runs(pricing: Pricing) -> tuple[SearchSpace, tuple[str, ...]]:
     """
     fit = pricing.fit
     assert fit is not None
-    speaks = {"num_experts", "experts_per_token"} & set(fit.commonest | fit.constants)
-    by_total_alone = not pricing.sees & {"activation_ratio", "num_experts", "experts_per_token"} and not speaks
-    if not pricing.sees_experts or by_total_alone or fit.constants.get("num_experts") == 0:
+    # Total parameters alone tell more experts from fewer, but not how far the runs went.
+    by_total_alone = not pricing.sees & {"activation_ratio", "num_experts", "experts_per_token", "granularity"}
+    if not pricing.sees_experts or by_total_alone or _are_dense(fit):
         return _held_routing(pricing, fit)
     same = fit.constants
     if {"num_experts", "experts_per_token", "granularity"} <= set(same):
@@ -52,10 +52,17 @@ def space_of_runs(pricing: Pricing) -> tuple[SearchSpace, tuple[str, ...]]:
     return SearchSpace.parse(dict(space), "constraints"), ()
 
 
+def _are_dense(fit: Fit) -> bool:
+    """Whether the law's runs had no experts, as far as its record says."""
+    return (fit.commonest | fit.constants).get("num_experts") == 0 or any(
+        each.means == "1/activation_ratio" and each.high == 1 for each in fit.variables
+    )
+
+
 def _held_routing(pricing: Pricing, fit: Fit) -> tuple[SearchSpace, tuple[str, ...]]:
     """The one routing at which a law that does not see the experts can be asked."""
     most = fit.commonest | fit.constants
-    none = most.get("num_experts") == 0
+    none = _are_dense(fit)
     if none or not {"num_experts", "experts_per_token"} & set(most):
         remark = (
             f"the table behind law '{pricing.name}' says nothing of experts, so dense models are planned; give the "
@@ -88,10 +95,15 @@ def _family(same: dict[str, float]) -> Family:
     return Family.model_validate({"num_dense_layers": same["num_dense_layers"]} if "num_dense_layers" in same else {})
 
 
-def usual_length(pricing: Pricing) -> int:
-    """The sequence length of the law's runs, or what most models are trained with."""
-    fit = pricing.fit
-    return int((fit.commonest | fit.constants).get("sequence_length", _USUAL_LENGTH)) if fit else _USUAL_LENGTH
+def length_of_runs(pricing: Pricing) -> tuple[int, tuple[str, ...]]:
+    """The sequence length of the law's runs, or what most models are trained with, and what has to be said then."""
+    known = (pricing.fit.commonest | pricing.fit.constants).get("sequence_length") if pricing.fit else None
+    if known:
+        return int(known), ()
+    remark = (
+        f"the law's record has no sequence length of its runs; {_USUAL_LENGTH} is taken, --sequence-length says other"
+    )
+    return _USUAL_LENGTH, (remark,) if pricing.fit else ()
 
 
 def vocabularies_of_runs(pricing: Pricing) -> tuple[int, ...]:

@@ -3,10 +3,10 @@
 import re
 
 SCALES = {
-    **dict.fromkeys(("k", "thousand", "thousands", "1e3"), "1e3"),
-    **dict.fromkeys(("m", "mn", "mln", "million", "millions", "1e6"), "1e6"),
-    **dict.fromkeys(("b", "bn", "billion", "billions", "1e9"), "1e9"),
-    **dict.fromkeys(("t", "tn", "trillion", "trillions", "1e12"), "1e12"),
+    **dict.fromkeys(("k", "kb", "thousand", "thousands", "1e3"), "1e3"),
+    **dict.fromkeys(("m", "mb", "mn", "mln", "mio", "million", "millions", "1e6"), "1e6"),
+    **dict.fromkeys(("b", "g", "gb", "bn", "billion", "billions", "1e9"), "1e9"),
+    **dict.fromkeys(("t", "tb", "tn", "trillion", "trillions", "1e12"), "1e12"),
 }
 """Words for many, each with the number that one of them is."""
 

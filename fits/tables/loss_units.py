@@ -46,9 +46,10 @@ def unit_of_loss(law: Law, bound_to: str, given: str | None) -> tuple[str, list[
     if law.response not in UNITS:
         return law.unit, []
     said = {unit_named(words_of(name)) for name in names(parse(bound_to))}
-    if said == {BITS_PER_BYTE}:
-        return UNITS["bits_per_byte"], []
     plain = isinstance(parse(bound_to), Name)
+    if said == {BITS_PER_BYTE}:
+        ask = f"the loss, {bound_to}, is taken as bits a byte of text; if it is nats a token, say --means loss=loss."
+        return UNITS["bits_per_byte"], [] if plain else [ask]
     for unit, mend in _MENDS.items():
         if plain and said == {unit}:
             raise UserError(

@@ -37,7 +37,8 @@ PLAN_COLUMNS: dict[str, str] = {
 }
 """What a plan can give of a shape and its data, each with its meaning."""
 
-_COUNTS = {_ACTIVE_BODY, _ACTIVE, _TOTAL, _TOTAL_BODY, "tokens", "unique_tokens", "train_bytes", "train_flops"}
+COUNTS = {_ACTIVE_BODY, _ACTIVE, _TOTAL, _TOTAL_BODY, "tokens", "unique_tokens", "train_bytes", "train_flops"}
+"""Those that are counted, and may stand in thousands or billions."""
 _FEWEST = 1e4
 """No model has fewer parameters, and none is trained on fewer tokens: such numbers are of another unit."""
 _USUAL = {
@@ -60,6 +61,12 @@ _QUALIFIERS = {"active", "activated", "total", "all", "seen", "trained", "count"
 }
 _PARTS = {"norm", "attn", "attention", "mlp", "ffn", "head", "layer", "layers", "bias", "router", "frozen", "lora"}
 """Words of parameters that are a part of the model's."""
+_ELSE = {
+    *("divisible", "multiple", "divisor", "extra", "parallel", "group", "groups", "dropout", "init", "std", "scaling"),
+    *("factor", "generation", "sampling", "rope", "eval", "val", "valid", "validation", "test", "warmup", "loss"),
+    *("capacity", "balance", "coef", "weight", "offset", "start", "stop", "pad", "path", "file", "interval"),
+}
+"""Words of settings that only sound like a size: ``make_vocab_size_divisible_by``, ``context_parallel_size``."""
 _EXACT = {
     "hidden_size": "hidden_size d_model dmodel n_embd nembd model_dim hidden_dim embed_dim width d_embed dim",
     "num_layers": "num_layers n_layers n_layer nlayers nlayer layers depth num_hidden_layers",
@@ -68,7 +75,8 @@ _EXACT = {
     "num_key_value_heads": "num_key_value_heads num_kv_heads n_kv_heads kv_heads n_kv_head",
     "head_dim": "head_dim d_head dhead head_size",
     "dense_ffn_size": "dense_ffn_size d_ff dff ffn_dim ffn_size intermediate_size ffn_hidden_size mlp_dim",
-    "sequence_length": "sequence_length seq_len seqlen seq_length context_length context_size ctx_len n_ctx "
+    "sequence_length": "sequence_length ctx n_positions max_position_embeddings seq seq_len seqlen seq_length "
+    "context_length context_size ctx_len n_ctx "
     "max_seq_len max_sequence_length max_seq_length block_size context_window",
     "experts_per_token": "top_k topk",
     "num_shared_experts": "n_shared num_shared shared_experts",
@@ -101,7 +109,7 @@ def given_meaning(name: str, text: str, largest: float) -> Meaning:
                 f"--means {name}={text}: a plan cannot give '{column}'{nearest(column, PLAN_COLUMNS)}; "
                 f"it gives {', '.join(PLAN_COLUMNS)}."
             )
-    if text in _COUNTS and largest < _FEWEST:
+    if text in COUNTS and largest < _FEWEST:
         raise UserError(
             f"--means {name}={text}: {name} is at most {largest:.4g}, too few to be {PLAN_COLUMNS[text]}; say the "
             f"unit, as in --means {name}={text}/1e9 for billions."
@@ -118,7 +126,7 @@ def meaning_of(variable: Variable, bound_to: str, *, of: str, largest: float | N
         largest: the variable's largest value, which tells units apart.
     """
     declared = _declared(variable)
-    bound = _node(bound_to)
+    bound = parse(bound_to)
     if not names(bound):  # a constant
         return Meaning(declared or bound_to, variable.meaning or _text_of(declared or bound_to))
     about = f"{variable.name} (bound to {bound_to})"
@@ -129,8 +137,12 @@ def meaning_of(variable: Variable, bound_to: str, *, of: str, largest: float | N
             f"{about} is nothing that a plan can know, so 'scaling plan' cannot use this law; bind {variable.name} to "
             f"a column of the model or its data, or say what it is with --means {variable.name}=COLUMN.",
         )
-    taken, question = _choose(of, variable, declared, _readings(bound), _unit(bound, largest, variable), about)
-    if taken in _COUNTS and largest is not None and largest < _FEWEST:
+    readings = [_converted(each, largest) for each in _readings(bound)]
+    if bound == Name(variable.name) and (declared or variable.name in _USUAL):  # in the law's own notation
+        taken, question = declared or _USUAL[variable.name], ""
+    else:
+        taken, question = _choose(of, variable, declared, readings, _unit(bound, largest, variable), about)
+    if taken in COUNTS and largest is not None and largest < _FEWEST:
         return Meaning(
             None,
             variable.meaning,
@@ -151,8 +163,7 @@ def _choose(
     agreeing = [each for each in readings if expected and _same(each, expected)]
     if expected and (agreeing or not readings):
         others = [each for each in readings if not _same(each, expected)]
-        own = about.endswith(f"(bound to {variable.name})")  # in the law's own notation
-        if own or (agreeing and not others and not unit):
+        if agreeing and not others and not unit:
             return expected, ""
         other = f"{others[0]}{unit}" if others else expected if unit else "COLUMN"
         return f"{expected}{unit}", f"{about} is taken as {_named(expected + unit)}; {ask}{other}."
@@ -183,16 +194,9 @@ def _named(expression: str) -> str:
 
 def _text_of(expression: str) -> str:
     column, _, unit = expression.partition("/")
-    if unit and column in _COUNTS:
+    if unit and column in COUNTS:
         return f"{PLAN_COLUMNS[column]}, in units of {unit}"
     return PLAN_COLUMNS.get(expression, expression)
-
-
-def _node(text: str) -> Node:
-    try:
-        return parse(text)
-    except UserError:  # a column's bare name, as files of older versions have it
-        return Name(text)
 
 
 def _unit(bound: Node, largest: float | None, variable: Variable) -> str:
@@ -202,7 +206,7 @@ def _unit(bound: Node, largest: float | None, variable: Variable) -> str:
     if not isinstance(bound, Name) or bound.name in PLAN_COLUMNS or (largest is not None and largest >= 1e7):
         return ""
     found, unit = recognised(bound.name), scale_of(bound.name)
-    return f"/{unit}" if unit and found and found[0] in _COUNTS else ""
+    return f"/{unit}" if unit and found and found[0] in COUNTS else ""
 
 
 def _readings(bound: Node) -> list[str]:
@@ -217,9 +221,18 @@ def _readings(bound: Node) -> list[str]:
         found, unit = recognised(name), scale_of(name) if name not in PLAN_COLUMNS else None
         if not found:
             return []
-        inside = f"/{unit}" if unit and found[0] in _COUNTS else ""
+        inside = f"/{unit}" if unit and found[0] in COUNTS else ""
         choices.append([(name, parse(column + inside)) for column in found])
     return [written(_cancelled(substitute(bound, dict(choice)))) for choice in islice(product(*choices), 64)]
+
+
+def _converted(reading: str, largest: float | None) -> str:
+    """``tokens*1e9`` of a column that held billions without saying so: what was bound is the tokens themselves."""
+    node = parse(reading)
+    if largest is None or names(node)[1:] or names(node)[0] not in COUNTS:
+        return reading
+    one, two = (float(evaluate(node, {names(node)[0]: count})) for count in (1.0, 2.0))
+    return names(node)[0] if two == 2 * one and one > 1 and largest / one < _FEWEST else reading
 
 
 def _cancelled(node: Node) -> Node:
@@ -255,7 +268,9 @@ def recognised(name: str) -> list[str]:
     """The plan's columns that a name can mean, the likeliest first; empty when it says nothing."""
     if name in PLAN_COLUMNS:
         return [name]
-    last = re.split(r"[./]", name.replace("w/o", "without"))[-1]
+    if set(words_of(name)) & _ELSE:
+        return []
+    last = re.split(r"[./](?=\S)", name.replace("w/o", "without"))[-1]
     found = _by_words(words_of(last))
     if found or not set(words_of(last)) <= _QUALIFIERS:
         return found
@@ -289,7 +304,7 @@ def _by_words(words: Sequence[str]) -> list[str]:
     if has & {"vocab", "vocabulary", "vocabsize"}:
         return [] if has & {"loss", "params", "file", "parallel"} else ["vocab_size"]
     if has & {"tokens", "token", "toks", "ntokens"}:
-        if has & {"per", "s", "sec", "second", "batch", "micro", "step", "length", "id", "rate", "gpu"}:
+        if has & {"per", "s", "sec", "second", "batch", "micro", "step", "length", "id", "rate", "gpu", "max"}:
             return []
         return ["unique_tokens"] if has & {"unique", "distinct"} else ["tokens"]
     if has & {"bytes", "byte"}:
@@ -320,7 +335,7 @@ def _experts(has: set[str]) -> list[str]:
 
 
 def _params(joined: str, has: set[str]) -> list[str]:
-    if has & _PARTS:
+    if has & _PARTS or "per" in has or {"non", "trainable"} <= has:
         return []
     body = re.search(r"(non|no|without|wo|w_o|ex|excl|excluding|minus|sans)_?emb", joined)
     if not body and any(word.startswith("emb") for word in has) and not has & {"with", "incl", "including", "w"}:

@@ -19,13 +19,12 @@ def our_columns(frame: pd.DataFrame, law: Fit | None) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for each in law.variables if law else ():
-        unit = law.unit_of(each.name) if law else 1.0
+        unit = 1.0 if law is None else law.unit_of(each.name)
         if each.means and (name := each.means.partition("/")[0]) in BY_NAME and (name == each.means or unit != 1):
             found[name] = each.bound_to if unit == 1 else f"({each.bound_to})*{unit!r}"
     if law:
         response = next((name for name, unit in UNITS.items() if unit == law.unit), law.response)
         found[response] = law.data.loss
-        found |= {name: repr(value) for name, value in law.constants.items() if name not in found}
     for column in map(str, frame.columns):
         means = recognised(column)
         if len(means) == 1 and means[0] not in found:
@@ -33,6 +32,8 @@ def our_columns(frame: pd.DataFrame, law: Fit | None) -> dict[str, str]:
             found[means[0]] = as_written(column) + (
                 f"*{unit}" if unit and means[0] in ("tokens", "train_bytes") else ""
             )
+    for name, value in (law.constants if law else {}).items():
+        found.setdefault(name, repr(value))
     named = name_column(frame)
     if named:
         found["run_id"] = named

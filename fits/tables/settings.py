@@ -24,6 +24,8 @@ SETTINGS = {
     "num_dense_layers": "the number of dense layers",
 }
 """Our columns that a law's runs may share, and what each is called in a sentence."""
+_LEAST = {"vocab_size": 256, "sequence_length": 16, "granularity": 1e-3}
+"""Smaller numbers are of something else."""
 _ODD = 0.2
 """A share of the rows up to which another value looks like a slip."""
 
@@ -85,21 +87,30 @@ def _sort_in(name: str, what: str, values: np.ndarray, rows: np.ndarray, found: 
         )
 
 
+def _plausible(name: str, values: np.ndarray) -> bool:
+    """Whether the numbers of a foreign column can be what its name sounds like."""
+    numbers = values[np.isfinite(values)]
+    whole = name == "granularity" or bool((numbers == np.round(numbers)).all())
+    return whole and bool((numbers >= _LEAST.get(name, 0)).all())
+
+
 def _column(frame: pd.DataFrame, name: str, notes: dict[str, str]) -> np.ndarray | None:
     """One of our columns, or theirs of the same meaning; None where the table has none, or not one value a row."""
-    if name in frame.columns:
-        theirs = [name]
-    else:
-        theirs = [column for column in map(str, frame.columns) if recognised(column) == [name]]
+    theirs = [column for column in map(str, frame.columns) if recognised(column) == [name]]
+    theirs.sort(key=lambda column: column != name)  # ours comes first, and stands
     rows, first = row_numbers(frame), None
     for column in theirs:
         cells: Any = frame[column]
         if pd.api.types.is_datetime64_any_dtype(cells.dtype) or pd.api.types.is_bool_dtype(cells.dtype):
             continue
         values = pd.Series(pd.to_numeric(cells, errors="coerce")).to_numpy(dtype=float, na_value=np.nan)
+        if column != name and name in SETTINGS and not _plausible(name, values):
+            continue
         bad = ~np.isfinite(values)
         if bad.any():
             text = cells.notna().to_numpy() & bad
+            if column != name and first is not None:
+                continue
             if name in SETTINGS and text.any():
                 row = int(np.flatnonzero(text)[0])
                 notes[name] = (
@@ -112,8 +123,9 @@ def _column(frame: pd.DataFrame, name: str, notes: dict[str, str]) -> np.ndarray
             if name in SETTINGS:
                 notes[name] = (
                     f"columns '{theirs[0]}' and '{column}' both give {SETTINGS[name]} and differ in row {rows[row]} "
-                    f"({first[row]:g} and {values[row]:g}), so it is not kept with the law."
+                    f"({first[row]:g} and {values[row]:g}), so "
+                    + (f"'{name}' is taken." if theirs[0] == name else "it is not kept with the law.")
                 )
-            return None
-        first = values
+            return first if theirs[0] == name else None
+        first = values if first is None else first
     return first

@@ -21,6 +21,10 @@ def pairs(given: list[str] | None, option: str) -> dict[str, str]:
         name, equals, value = text.partition("=")
         if not equals or not name.strip() or not value.strip():
             raise UserError(f"{option} {text!r} is not NAME=VALUE.")
+        if name.strip() in result:
+            raise UserError(
+                f"{option} gives {name.strip()} twice, {result[name.strip()]} and {value.strip()}; keep one."
+            )
         result[name.strip()] = value.strip()
     return result
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from fits import usable_runs
+from fits import filter_rows, usable_runs
 from fits.errors import UserError
 from scaling.report.charts.law import effect_chart, isoflop_chart
 from scaling.report.charts.runs import agreement_chart, residual_chart, runs_chart, size_chart
@@ -91,7 +91,9 @@ def evidence(material: Material) -> Evidence:
 def _done(material: Material) -> tuple[pd.DataFrame | None, str]:
     if material.runs is None:
         return None, ""
-    return usable_runs(material.runs)
+    law = material.law or material.law_tokens
+    chosen = filter_rows(material.runs, law.data.where) if law and law.data.where else material.runs
+    return usable_runs(chosen)
 
 
 def _law(material: Material) -> Law | None:

@@ -67,6 +67,17 @@ def fit_foreign(frame: pd.DataFrame, **settings: Any) -> Fit:
         ("params/lr", set(), None),
         ("seed", set(), None),
         ("eval/loss", set(), None),
+        ("config.make_vocab_size_divisible_by", set(), None),
+        ("config.context_parallel_size", set(), None),
+        ("eval.generation.top_k", set(), None),
+        ("experts_dropout", set(), None),
+        ("moe.num_expert_groups", set(), None),
+        ("warmup_tokens", set(), None),
+        ("token_loss", set(), None),
+        ("tokens_per_param", set(), None),
+        ("non_trainable_params", set(), None),
+        ("Seq. len", {"sequence_length"}, None),
+        ("max_position_embeddings", {"sequence_length"}, None),
     ],
 )
 def test_names_are_recognised_by_their_words(name: str, means: set[str], unit: str | None) -> None:
@@ -165,6 +176,8 @@ def test_advice_in_flops_does_not_depend_on_the_units_of_the_columns() -> None:
     for name in ("N", "D", "D/N"):
         answers = [fits.decide(law, {"C": 1e22, "S": 8.0})[name]["value"] for law in (billions, units)]
         assert answers[0] == pytest.approx(answers[1], rel=0.02)
+    predicted = [fits.decide(law, {"N": 1e9, "D": 2e10, "S": 8.0})["loss"]["value"] for law in (billions, units)]
+    assert predicted[0] == pytest.approx(predicted[1], rel=1e-3)
 
 
 def test_a_granularity_that_never_changes_is_fixed_and_said_or_can_be_left_unbound() -> None:
@@ -221,6 +234,9 @@ def test_two_columns_for_one_constant_that_differ_are_named() -> None:
     law = fit_foreign(frame)
     assert "vocab_size" not in law.constants
     assert any("differ in row 7 (50304 and 50432)" in warning for warning in law.warnings)
+    ours = fit_foreign(frame.rename(columns={"config.vocab_size": "vocab_size"}))
+    assert ours.constants["vocab_size"] == 50304
+    assert any("differ in row 7" in warning and "'vocab_size' is taken" in warning for warning in ours.warnings)
 
 
 def test_granularity_and_bytes_a_token_are_found_from_their_parts() -> None:
@@ -255,6 +271,8 @@ def test_a_law_file_from_before_meanings_is_read(tmp_path: Any) -> None:
         each["bound_to"] = {"N": "config.n_params_nonemb", "D": "tokens", "S": "1/activation_ratio"}.get(
             each["name"], each["bound_to"]
         )
+        if each["name"] == "D":
+            each["high"] = 1e12
     for key in ("constants", "commonest", "bytes_per_token"):
         del data[key]
     (tmp_path / "old.json").write_text(json.dumps(data))
@@ -266,6 +284,7 @@ def test_a_law_file_from_before_meanings_is_read(tmp_path: Any) -> None:
         "G": "granularity",
     }
     assert old.constants == {}
+    assert any("of an earlier version" in warning for warning in old.warnings)
 
 
 @pytest.mark.parametrize(
@@ -339,3 +358,26 @@ def test_units_inside_arithmetic_are_known() -> None:
     assert law.unit_of("N") == pytest.approx(1e9)
     known = fits.decide(fit_foreign(foreign()), {"C": 1e22, "S": 8.0})["N"]["value"]
     assert fits.decide(law, {"C": 1e22, "S": 8.0})["N"]["value"] == pytest.approx(known, rel=0.02)
+
+
+@pytest.mark.parametrize(
+    ("column", "factor"), [("tokens (units of 10^9)", 1e9), ("D in Mrd", 1e9), ("tok (1000s)", 1e3)]
+)
+def test_a_factor_on_a_column_of_an_unknown_unit_is_a_conversion(column: str, factor: float) -> None:
+    frame = foreign()
+    frame[column] = 1e9 * frame["train/tokens (B)"] / factor
+    law = fit_foreign(frame, bind=BIND | {"D": f"`{column}`*{factor:g}"})
+    assert law.means["D"] == "tokens"
+
+
+def test_a_number_that_a_name_only_sounds_like_is_no_setting() -> None:
+    frame = foreign().drop(columns="config.vocab_size").assign(**{"vocab": 7, "seq len": 2})
+    law = fit_foreign(frame.drop(columns="Seq Len"))
+    assert not {"vocab_size", "sequence_length"} & set(law.constants)
+
+
+def test_a_formula_without_its_variables_is_refused() -> None:
+    with pytest.raises(UserError, match=r"No variable of .* is bound"):
+        fits.custom_law("E + A*N**-a + B*D**-b", [])
+    with pytest.raises(UserError, match=r"D of .* is bound to no column"):
+        fits.custom_law("E + A*N**-a + B*D**-b", ["N"])

@@ -253,6 +253,27 @@ def test_a_law_of_total_parameters_from_dense_runs_plans_a_dense_model(experts: 
     assert any("says nothing of experts" in warning for warning in plan.warnings) == (experts is None)
 
 
+def test_an_option_given_twice_is_refused(tmp_path: Path) -> None:
+    logged_runs().to_csv(tmp_path / "runs.csv", index=False)
+    given = ("--bind", "N=params (active, non-emb) [B]", "--bind", "N=tokens (B)")
+    result = CliRunner().invoke(app, ["fit", str(tmp_path / "runs.csv"), "--law", "hoffmann", *given])
+    assert result.exit_code == 2
+    assert "--bind gives N twice" in result.output
+
+
+def test_a_report_is_of_the_rows_that_were_fitted(tmp_path: Path) -> None:
+    frame = logged_runs().rename(columns={"eval/loss (nats)": "loss"})
+    frame.loc[5, "loss"] = 50.0
+    frame.to_csv(tmp_path / "runs.csv", index=False)
+    bind = ("--bind", "N=params (active, non-emb) [B]", "--bind", "D=tokens (B)")
+    arguments = ["fit", str(tmp_path / "runs.csv"), "--law", "hoffmann", *bind, "--where", "loss < 20"]
+    for words, out in (([*arguments, "--bootstrap", "30"], "law.json"), (["report", str(tmp_path)], "report.html")):
+        result = CliRunner().invoke(app, [*words, "--out", str(tmp_path / out)])
+        assert result.exit_code == 0, result.output
+    page = (tmp_path / "report.html").read_text()
+    assert "sweep-006" in page and "sweep-005" not in page
+
+
 def test_a_law_without_draws_says_so(tmp_path: Path) -> None:
     frame = runs().assign(loss=lambda each: 1.7 + 300 * each["params_active"] ** -0.3 + 400 * each["tokens"] ** -0.28)
     fits.fit("hoffmann", frame, bootstrap=0, duplicates="keep").save(tmp_path / "law.json")
