@@ -108,7 +108,7 @@ def ours(setting: Setting, state: dict[str, torch.Tensor], *, compiled: bool) ->
     model = Model(architecture, compute_dtype=dtype)
     model.load_state_dict(state)
     if compiled:
-        compile_model(model, by_layer=False)
+        compile_model(model)
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True)
     tokens = _random_tokens(setting)
 
@@ -121,7 +121,7 @@ def ours(setting: Setting, state: dict[str, torch.Tensor], *, compiled: bool) ->
         optimizer.step()
         optimizer.zero_grad()
         for router in model.routers():
-            router.update_bias(0.0)
+            router.end_batch(0.0)
         return time.perf_counter() - started
 
     return step

@@ -99,8 +99,9 @@ class RunSpec(Schema):
     evaluation: EvaluationConfig = Field(default_factory=EvaluationConfig)
     seed: Count = 0
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    """Type of the matrix products; parameters, router, norms' statistics and loss stay in float32."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Type of the matrix products; parameters, router, norms' statistics and loss stay in float32. ``auto`` is
+    bfloat16 on a GPU, whose float32 products are an order slower, and float32 on a CPU."""
     compile: bool = False
     """Compile the model before it trains (``torch.compile``): faster from some minutes on, other rounding."""
     activation_checkpointing: bool = False
@@ -115,6 +116,12 @@ class RunSpec(Schema):
     """Tokens after which the whole state is kept for good, so that branches can leave there; before the decay."""
     trunk: Trunk | None = None
     """The run that this one is a branch of; its end is that of an independent run, bit for bit on a CPU."""
+
+    def dtype_on(self, device_type: str) -> Literal["float32", "bfloat16"]:
+        """The type of the matrix products on such a device (``cuda``, ``cpu``)."""
+        if self.dtype != "auto":
+            return self.dtype
+        return "bfloat16" if device_type == "cuda" else "float32"
 
     @property
     def train_flops(self) -> int:

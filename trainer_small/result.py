@@ -144,6 +144,8 @@ class Machine(Schema):
     processes: int
     """Of one run, each with a part of every batch."""
     dtype: str
+    attention: str | None = None
+    """The kernel of attention: ``explicit`` and ``cpu`` on a CPU, ``flash``, ``efficient`` or ``flex`` on a GPU."""
     matmul_precision: str
     """Kernel choice of float32 products: part of what decides the rounding."""
     deterministic: bool

@@ -56,7 +56,7 @@ def ours(
     """One run, as ``scaling sweep run-one`` trains it; ``graphs``: replayed as CUDA graphs."""
     training = _training(shape, device, compiled=compiled, micro=micro, dtype=dtype)
     if graphs:
-        compile_model(training.model, by_layer=False, graphs=True)
+        compile_model(training.model, graphs=True)
 
     def step() -> None:
         torch.compiler.cudagraph_mark_step_begin()
@@ -80,7 +80,7 @@ def stack_of(
     ]
     stack = Stack(trainings)
     if graphs:
-        compile_model(stack.model, by_layer=False, graphs=True)
+        compile_model(stack.model, graphs=True)
 
     def step() -> None:
         torch.compiler.cudagraph_mark_step_begin()

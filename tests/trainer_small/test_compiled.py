@@ -45,7 +45,7 @@ def test_a_compiled_model_is_one_graph_and_computes_the_same(
     windows[:, [3, 20, 22]] = 7
     expected = _gradients(model, windows)
     load = [router.load.clone() for router in model.routers()]
-    compile_model(model, by_layer=False)
+    compile_model(model)
     for router in model.routers():
         router.load.zero_()
     ours = _gradients(model, windows)

@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.nn.attention.flex_attention import create_block_mask
 
 from trainer_small.architecture import Architecture
 from trainer_small.model import attention
-from trainer_small.model.attention import Positions
+from trainer_small.model.attention import Kernel, Positions
 from trainer_small.model.model import Model
 from trainer_small.steps.objective import training_loss
 
@@ -59,22 +60,33 @@ def test_packed_documents_equal_separate_ones(
 
 
 @pytest.mark.parametrize("kv_heads", [1, 4])
+@pytest.mark.parametrize("length", [20, 300, 512])
 def test_the_gpu_s_attention_to_documents_computes_the_same(
-    tiny_architecture: MakeArchitecture, monkeypatch: pytest.MonkeyPatch, kv_heads: int
+    tiny_architecture: MakeArchitecture, kv_heads: int, length: int
 ) -> None:
-    monkeypatch.setattr(attention, "EXPLICIT_ATTENTION_BELOW", 0)
     architecture = tiny_architecture(num_key_value_heads=kv_heads)
     torch.manual_seed(0)
-    q = torch.randn(2, 20, 4, 8)
-    k, v = (torch.randn(2, 20, kv_heads, 8) for _ in range(2))
-    starts = torch.zeros(2, 20, dtype=torch.bool)
+    q = torch.randn(2, length, 4, 8)
+    k, v = (torch.randn(2, length, kv_heads, 8) for _ in range(2))
+    starts = torch.zeros(2, length, dtype=torch.bool)
     starts[0, [0, 7, 8]] = starts[1, [3, 15]] = True
-    positions = Positions(architecture, 20, torch.device("cpu"), torch.float32).within_documents(starts)
-    expected = attention.attend(q, k, v, positions, rotary=True)
-    assert positions.documents is not None
-    positions.block_mask = attention._document_blocks(positions.documents)
-    ours = attention.attend(q, k, v, positions, rotary=True)
-    torch.testing.assert_close(ours, expected)
+    starts[1, length // 2 :: 70] = True
+    made: dict[Kernel, Positions] = {
+        kernel: Positions(architecture, length, torch.device("cpu"), torch.float32, kernel).within_documents(starts)
+        for kernel in ("explicit", "cpu", "flex")
+    }
+    expected = attention.attend(q, k, v, made["cpu"], rotary=True)
+    for kernel, positions in made.items():
+        ours = attention.attend(q, k, v, positions, rotary=True)
+        torch.testing.assert_close(ours, expected, msg=kernel)
+    documents, blocks = made["flex"].documents, made["flex"].block_mask
+
+    def sees(batch: torch.Tensor, head: torch.Tensor, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+        assert documents is not None
+        return (query >= key) & (documents[batch, query] == documents[batch, key])
+
+    library = create_block_mask(sees, 2, None, length, length, device="cpu")
+    assert torch.equal(blocks.to_dense(), library.to_dense())  # no block more is computed
 
 
 def _further_losses(model: Model, windows: torch.Tensor) -> list[torch.Tensor]:

@@ -127,7 +127,7 @@ def test_the_selection_bias_evens_the_load_and_leaves_the_gates_alone(tiny_archi
     for _ in range(300):
         routing = router(x)
         router.load += routing.load
-        router.update_bias(0.01)
+        router.end_batch(0.01)
     after = router_load([router(x).load])
     assert after is not None and after.max_violation < before.max_violation / 3
     assert router.selection_bias is not None and abs(router.selection_bias.mean()) < 1e-6

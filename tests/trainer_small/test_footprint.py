@@ -11,10 +11,13 @@ from fits.errors import UserError
 from trainer_small.config import RunSpec
 from trainer_small.machine.live_bytes import LiveBytes
 from trainer_small.machine.run_memory import run_memory_bytes
+from trainer_small.model.model import Model
 from trainer_small.result import read_result
 from trainer_small.runs.attempts import read_attempts
 from trainer_small.runs.run import run_one
-from trainer_small.steps.footprint import footprint
+from trainer_small.steps.footprint import fit_micro_batch, footprint, largest_micro_batch, with_micro_batch
+from trainer_small.steps.objective import training_loss
+from trainer_small.steps.optimizer import make_optimizer
 
 MOE: dict[str, Any] = {"vocab_size": 4096, "hidden_size": 128, "num_layers": 3, "expert_ffn_size": 64}
 LATENT = {"attention": "mla", "kv_lora_rank": 32, "qk_nope_head_dim": 32, "qk_rope_head_dim": 16, "v_head_dim": 32}
@@ -64,3 +67,61 @@ def test_a_run_that_cannot_fit_is_refused_with_the_numbers(
     assert result is not None and result.status == "failed" and "GiB" in (result.reason or "")
     # First it tried with less at a time.
     assert [each.micro_batch_tokens for each in read_attempts(folder)] == [64, 32]
+
+
+def _on_a_gpu(run_spec: Callable[..., RunSpec], **changes: Any) -> RunSpec:
+    recipe = {"sequence_length": 128, "batch_tokens": 4096, "tokens": 10**6} | changes.pop("training", {})
+    return run_spec(architecture=MOE | changes.pop("architecture", {}), training=recipe, dtype="bfloat16", **changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"architecture": LATENT, "training": {"optimizer": "muon"}},
+        {"training": {"micro_batch_tokens": 1024}, "activation_checkpointing": True},
+    ],
+)
+def test_what_a_gpu_takes_is_what_its_code_takes(run_spec: Callable[..., RunSpec], changes: dict[str, Any]) -> None:
+    """The GPU's code with tensors that have memory, here a CPU's."""
+    run = _on_a_gpu(run_spec, **changes)
+    training = run.training
+    with LiveBytes() as live:
+        model = Model(run.architecture, dispatch="grouped", compute_dtype=torch.bfloat16)
+        model.device_type, model.activation_checkpointing = "cuda", run.activation_checkpointing
+        optimizer = make_optimizer(model, training)
+        for _ in range(2):
+            windows = torch.zeros(training.batch_tokens // 128, 129, dtype=torch.int64)
+            for part in windows.split((training.micro_batch_tokens or training.batch_tokens) // 128):
+                training_loss(model, part)[1].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert footprint(run, cuda=True).tensors == pytest.approx(live.most, rel=0.02)
+
+
+def test_the_micro_batch_is_the_largest_that_fits(run_spec: Callable[..., RunSpec]) -> None:
+    run = _on_a_gpu(run_spec)
+    least = footprint(with_micro_batch(run, 128), cuda=True).total / 0.92
+    whole = footprint(run, cuda=True).total / 0.92
+    assert largest_micro_batch(run, 1.001 * whole) == 4096
+    assert largest_micro_batch(run, 1.001 * whole, ranks=4) == 1024
+    assert largest_micro_batch(run, 0.999 * least) is None
+    between = largest_micro_batch(run, (least + whole) / 2)
+    assert between is not None and 128 <= between < 4096 and 4096 % between == 0
+    fits, next_up = (footprint(with_micro_batch(run, size), cuda=True).total for size in (between, 2 * between))
+    assert fits <= 0.92 * (least + whole) / 2 < next_up
+
+
+def test_only_a_gpu_s_run_that_names_no_micro_batch_is_given_one(
+    run_spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    free = 0
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
+    run, gpu = _on_a_gpu(run_spec), torch.device("cuda", 0)
+    assert fit_micro_batch(run, gpu) == run  # nothing fits: require_memory will say so
+    free = int(footprint(with_micro_batch(run, 1024), cuda=True).total / 0.9)
+    assert fit_micro_batch(run, torch.device("cpu")) == run
+    micro = fit_micro_batch(run, gpu).training.micro_batch_tokens
+    assert micro is not None and 1024 <= micro < 4096
+    named = with_micro_batch(run, 2048)
+    assert fit_micro_batch(named, gpu) == named

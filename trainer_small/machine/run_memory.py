@@ -31,10 +31,11 @@ def run_memory_bytes(run: RunSpec) -> int:
     moments = 2 * weights
     if training.optimizer == "muon":  # one moment for matrices, two for the rest
         moments = weights + 4 * sum(roles[role] for role in ("embedding", "lm_head", "router", "norm"))
-    copies = weights // 2 if run.dtype == "bfloat16" else 0
+    narrow = run.dtype_on("cpu") == "bfloat16"
+    copies = weights // 2 if narrow else 0
     head_gradient = 4 * run.architecture.vocab_size * run.architecture.hidden_size
     entries = run.architecture.vocab_size * min(tokens, max(LOGITS_HELD // run.architecture.vocab_size, FEWEST_ROWS))
-    logits = 4 * entries if run.dtype == "float32" else 2 * entries + 4 * min(entries, LOGITS_CACHED)
+    logits = 2 * entries + 4 * min(entries, LOGITS_CACHED) if narrow else 4 * entries
     kept, again = _activations_of_token(run)
     activations = tokens * kept + copies + head_gradient + max(tokens * again, logits)
     together = max(weights, activations) if tokens == training.batch_tokens else weights + activations
@@ -48,7 +49,7 @@ def process_bytes(run: RunSpec) -> int:
     1024 of them; it multiplies bfloat16 and wide float32 models. The sizes are those measured.
     """
     architecture, training = run.architecture, run.training
-    if not architecture.is_moe or (run.dtype == "float32" and architecture.hidden_size < WIDE):
+    if not architecture.is_moe or (run.dtype_on("cpu") == "float32" and architecture.hidden_size < WIDE):
         return PROCESS_BYTES
     tokens = training.micro_batch_tokens or training.batch_tokens
     largest_group = 4 * tokens * architecture.experts_per_token // architecture.num_experts
@@ -57,10 +58,10 @@ def process_bytes(run: RunSpec) -> int:
 
 
 def _activations_of_token(run: RunSpec) -> tuple[int, int]:
-    """What is kept for the backward pass, and what that computes again: norms (float32) and their outputs, queries,
+    """What is kept for the backward pass, and what that computes again: norms' inputs and their outputs, queries,
     keys, values, attention probabilities and output, and what each FFN or expert that a token passes through makes."""
     architecture, length = run.architecture, run.training.sequence_length
-    element = 2 if run.dtype == "bfloat16" else 4
+    element = 2 if run.dtype_on("cpu") == "bfloat16" else 4
     heads = architecture.num_attention_heads
     if architecture.attention == "mla":
         size = architecture.qk_nope_head_dim + architecture.qk_rope_head_dim
@@ -70,13 +71,13 @@ def _activations_of_token(run: RunSpec) -> tuple[int, int]:
         attention = 2 * (heads + architecture.num_key_value_heads) * architecture.head_dim
     if length <= EXPLICIT_ATTENTION_BELOW:
         attention += heads * length
-    layer = (8 + 2 * element) * architecture.hidden_size + element * attention
+    layer = 4 * element * architecture.hidden_size + element * attention
     routed = architecture.experts_per_token * (architecture.hidden_size + 5 * architecture.expert_ffn_size)
     shared = architecture.num_shared_experts * 4 * architecture.shared_expert_ffn_size
     moe = architecture.num_moe_layers
     ffns = element * (moe * (routed + shared) + (architecture.num_layers - moe) * 4 * architecture.dense_ffn_size)
     if architecture.moe_output_norm:
-        layer += (4 + element) * architecture.hidden_size
+        layer += 2 * element * architecture.hidden_size
     all_layers = architecture.num_layers * layer + ffns
     if run.activation_checkpointing:  # one layer at a time, and what goes into each
         inputs = element * architecture.num_layers * architecture.hidden_size

@@ -2,37 +2,73 @@
 
 from copy import copy
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.attention.flex_attention import create_block_mask, flex_attention
+from torch.nn.attention.flex_attention import BlockMask, flex_attention
 
 from trainer_small.architecture import Architecture
 from trainer_small.machine.run_memory import EXPLICIT_ATTENTION_BELOW
 from trainer_small.model.norm import RMSNorm
 from trainer_small.model.rotary import rotary_table, rotate, turned
 
+Kernel = Literal["explicit", "flash", "efficient", "flex", "cpu"]
+"""``explicit``: batched products that keep the probabilities; ``flash`` and ``efficient``: PyTorch's fused kernels on
+CUDA; ``flex``: FlexAttention, which skips the blocks between documents; ``cpu``: PyTorch's fused kernel there."""
+
+_FLASH_HEAD = 256
+_BLOCK = 128
+
+
+def attention_kernel(
+    architecture: Architecture, length: int, device_type: str, dtype: torch.dtype, *, documents_apart: bool = False
+) -> Kernel:
+    """How attention over ``length`` tokens is computed.
+
+    Flash knows 16-bit types and heads of up to 256 numbers. Nothing ever falls back to PyTorch's plain kernel, which
+    holds a table of all scores.
+    """
+    if device_type != "cuda":
+        return "explicit" if length <= EXPLICIT_ATTENTION_BELOW else "cpu"
+    if documents_apart:
+        return "flex"
+    largest = architecture.head_dim
+    if architecture.attention == "mla":
+        largest = max(architecture.qk_nope_head_dim + architecture.qk_rope_head_dim, architecture.v_head_dim)
+    return "flash" if dtype.itemsize == 2 and largest <= _FLASH_HEAD else "efficient"
+
 
 class Positions:
-    """The rotary table and causal mask of one length, made once and shared by all layers.
+    """The rotary table and, where the kernel wants one, the causal mask of one length, shared by all layers.
+
+    Made outside of what is compiled: a compiler would have to look at them again at every call.
 
     Attributes:
         cos, sin: ``[length, 1, size]``, or ``[batch, length, 1, size]`` where documents start at position 0.
         documents: ``[batch, length]``, the document of each token where they do not see each other, else None.
     """
 
-    def __init__(self, architecture: Architecture, length: int, device: torch.device, dtype: torch.dtype) -> None:
+    def __init__(
+        self,
+        architecture: Architecture,
+        length: int,
+        device: torch.device,
+        dtype: torch.dtype,
+        kernel: Kernel | None = None,
+    ) -> None:
         mla = architecture.attention == "mla"
         size = architecture.qk_rope_head_dim if mla else architecture.head_dim
         self.cos, self.sin = rotary_table(length, size, architecture.rope_theta, device, dtype)
         self.kv_heads = architecture.num_attention_heads if mla else architecture.num_key_value_heads
         self.queries_per_key = architecture.num_attention_heads // self.kv_heads
-        mask = torch.full((length, length), -torch.inf, device=device, dtype=dtype).triu_(1)
-        self.mask = mask.repeat(self.queries_per_key, 1)
-        self.explicit = device.type == "cpu" and length <= EXPLICIT_ATTENTION_BELOW
+        self.kernel: Kernel = kernel or attention_kernel(architecture, length, device.type, dtype)
+        self.mask: Tensor | None = None
+        if self.kernel == "explicit":
+            mask = torch.full((length, length), -torch.inf, device=device, dtype=dtype).triu_(1)
+            self.mask = mask.repeat(self.queries_per_key, 1)
         self.documents: Tensor | None = None
         self.block_mask: Any = None
 
@@ -48,9 +84,9 @@ class Positions:
         place = torch.arange(length, device=starts.device)
         place = place - torch.where(starts, place, 0).cummax(1).values
         own.cos, own.sin = self.cos[place], self.sin[place]
-        if starts.is_cuda:
+        if self.kernel == "flex":
             own.block_mask = _document_blocks(own.documents)
-        elif self.explicit:
+        elif self.mask is not None:
             apart = own.documents.unsqueeze(2) != own.documents.unsqueeze(1)
             mask = self.mask[:length].masked_fill(apart, -torch.inf)
             own.mask = mask.repeat(1, self.queries_per_key, 1).repeat_interleave(self.kv_heads, 0)
@@ -151,31 +187,58 @@ def attend(q: Tensor, k: Tensor, v: Tensor, positions: Positions, *, rotary: boo
     Returns:
         ``[batch, length, heads, value size]``.
     """
-    if positions.explicit:
+    if positions.kernel == "explicit":
         cos, sin = (_over_heads(positions.cos), _over_heads(positions.sin)) if rotary else (None, None)
         return _Attend.apply(q, k, v, cos, sin, positions.mask)
     if rotary:
         q, k = rotate(q, positions.cos, positions.sin), rotate(k, positions.cos, positions.sin)
     q, k, v = (part.transpose(1, 2) for part in (q, k, v))
     gqa = q.shape[1] != k.shape[1]
-    if positions.documents is None:
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=gqa)
-    elif positions.block_mask is not None:
-        out = _flex(q, k, v, block_mask=positions.block_mask, enable_gqa=gqa)
-    else:
-        same = positions.documents.unsqueeze(2) == positions.documents.unsqueeze(1)
-        out = F.scaled_dot_product_attention(q, k, v, same.tril().unsqueeze(1), enable_gqa=gqa)
-    return out.transpose(1, 2)
+    if positions.kernel == "flex":
+        return _flex(q, k, v, block_mask=positions.block_mask, enable_gqa=gqa).transpose(1, 2)
+    if gqa and positions.kernel == "efficient":  # which does not know that queries share keys
+        k, v = (part.repeat_interleave(positions.queries_per_key, 1) for part in (k, v))
+        gqa = False
+    value_size = v.shape[-1]
+    if positions.kernel == "flash":  # which wants values as wide as keys
+        v = F.pad(v, (0, q.shape[-1] - value_size))
+    same = None
+    if positions.documents is not None:
+        same = (positions.documents.unsqueeze(2) == positions.documents.unsqueeze(1)).tril().unsqueeze(1)
+    out = F.scaled_dot_product_attention(q, k, v, same, is_causal=same is None, enable_gqa=gqa)
+    return out[..., :value_size].transpose(1, 2)
 
 
-def _document_blocks(documents: Tensor) -> Any:
-    """FlexAttention's sparse form of the mask: blocks between documents are never computed."""
+def _document_blocks(documents: Tensor) -> BlockMask:
+    """FlexAttention's sparse form of the mask: blocks between documents are never computed.
+
+    Documents are in order, so that the first and last token of a block say which others it sees; a table of all pairs
+    of tokens, as PyTorch's own function makes, is not needed.
+    """
+    length = documents.shape[1]
+    padded = F.pad(documents, (0, -length % _BLOCK), mode="replicate")
+    first, last = padded[:, ::_BLOCK], padded[:, _BLOCK - 1 :: _BLOCK]
+    at = torch.arange(first.shape[1], device=documents.device)
 
     def sees(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
         return (query >= key) & (documents[batch, query] == documents[batch, key])
 
-    batch, length = documents.shape
-    return create_block_mask(sees, batch, None, length, length, device=documents.device)
+    before = at.unsqueeze(1) > at
+    whole = before & (first.unsqueeze(1) == last.unsqueeze(2))
+    partly = (at.unsqueeze(1) >= at) & (first.unsqueeze(2) <= last.unsqueeze(1)) & ~whole
+    return BlockMask.from_kv_blocks(
+        *_listed(partly),
+        *_listed(whole),
+        BLOCK_SIZE=_BLOCK,
+        mask_mod=sees,
+        seq_lengths=(length, length),
+    )
+
+
+def _listed(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """For a table ``[batch, queries, keys]``: how many keys each query has, and which, these first; for all heads."""
+    order = blocks.byte().argsort(dim=-1, descending=True, stable=True)
+    return blocks.sum(-1, dtype=torch.int32).unsqueeze(1), order.to(torch.int32).unsqueeze(1)
 
 
 def _flex(q: Tensor, k: Tensor, v: Tensor, **keys: Any) -> Tensor:

@@ -16,6 +16,8 @@ from trainer_small.model.feedforward import swiglu
 from trainer_small.model.padded_groups import group_products, lay_out
 
 Dispatch = Literal["loop", "sorted", "grouped"]
+_MOST_GROUPS = 1023
+"""That one ``grouped_mm`` on CUDA takes."""
 
 
 def apply_experts(
@@ -34,7 +36,7 @@ def apply_experts(
         ``[n, hidden]``.
     """
     if x.dim() == 3:
-        return _stacked(x, indices, weights, gate_up, down, dispatch)
+        return _stacked(x, indices, weights, gate_up, down, dispatch=dispatch)
     weights = weights.to(x.dtype)
     if dispatch == "loop":
         return _loop(x, indices, weights, gate_up, down)
@@ -43,8 +45,14 @@ def apply_experts(
     return _grouped(x, indices, weights, gate_up, down)
 
 
-def _stacked(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, dispatch: Dispatch) -> Tensor:
+def _stacked(
+    x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down: Tensor, *, dispatch: Dispatch
+) -> Tensor:
     models, experts = gate_up.shape[:2]
+    at_once = max(1, _MOST_GROUPS // experts)
+    if dispatch == "grouped" and models > at_once:
+        parts = zip(*(part.split(at_once) for part in (x, indices, weights, gate_up, down)), strict=True)
+        return torch.cat([_stacked(*part, dispatch=dispatch) for part in parts])
     own = indices + torch.arange(0, models * experts, experts, device=x.device).view(-1, 1, 1)
     rows, own, weights, gate_up, down = (part.flatten(0, 1) for part in (x, own, weights, gate_up, down))
     return apply_experts(rows, own, weights, gate_up, down, dispatch).view(x.shape)
@@ -100,7 +108,19 @@ def _grouped_products(rows: Tensor, weight: Tensor, ends: Tensor) -> Tensor:
     if rows.dtype == torch.float64:  # which the kernel does not know
         bounds = pairwise([0, *ends.tolist()])
         return torch.cat([rows[start:end] @ own for (start, end), own in zip(bounds, weight, strict=True)])
-    return F.grouped_mm(rows, weight, offs=ends)
+    if len(weight) <= _MOST_GROUPS:
+        return F.grouped_mm(rows, weight, offs=ends)
+    # In parts: where the rows of a part begin only the device knows, so each takes all rows, those of other parts with
+    # a matrix of zeros. So many experts are rare, and small.
+    out, nothing = None, weight.new_zeros(1, *weight.shape[1:])
+    for first in range(0, len(weight), _MOST_GROUPS - 2):
+        part = slice(first, first + _MOST_GROUPS - 2)
+        before = ends[first - 1 : first] if first else ends.new_zeros(1)
+        bounds = torch.cat((before, ends[part], ends[-1:]))
+        product = F.grouped_mm(rows, torch.cat((nothing, weight[part], nothing)), offs=bounds)
+        out = product if out is None else out + product
+    assert out is not None
+    return out
 
 
 class Spread(torch.autograd.Function):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from trainer_small.architecture import Architecture
-from trainer_small.model.attention import Positions
+from trainer_small.model.attention import Kernel, Positions, attention_kernel
 from trainer_small.model.block import Block
 from trainer_small.model.dispatch import Dispatch
 from trainer_small.model.moe import MixtureOfExperts
@@ -55,7 +55,11 @@ class Model(nn.Module):
         """Keep only the layers' inputs for the backward pass, and compute the layers again there."""
         self.document_separator: int | None = None
         """The token that starts a document; tokens then see their own document alone, from position 0 on."""
-        self._positions: dict[int, Positions] = {}
+        self.through_blocks = self._through_blocks
+        """Compiled where all blocks together are one graph (``steps/compiled.py``)."""
+        self.device_type: str | None = None
+        """Whose ways are taken (kernel of attention, sizes of chunks), when not the device's own: to predict a GPU."""
+        self._positions: dict[tuple[int, Kernel], Positions] = {}
 
     @property
     def head(self) -> Tensor:
@@ -69,19 +73,27 @@ class Model(nn.Module):
         A stack of models (``stacked``) has one more axis before all of these."""
         batch = tokens.shape[:-1].numel()
         positions = self._positions_of(tokens.flatten(0, -2))
-        x = self._embed(tokens)
-        total = None
+        x, total, loads = self.through_blocks(self._embed(tokens), batch, positions)
+        for block, load in zip(self.blocks, loads, strict=True):
+            if load is not None:
+                assert isinstance(block, Block) and isinstance(block.ffn, MixtureOfExperts)
+                block.ffn.router.load += load
+        return self.norm(x), total
+
+    def _through_blocks(
+        self, x: Tensor, batch: int, positions: Positions
+    ) -> tuple[Tensor, Tensor | None, list[Tensor | None]]:
+        """What the blocks make of it, the sum of their routers' losses, and each one's load."""
+        total, loads = None, []
         for block in self.blocks:
-            assert isinstance(block, Block)
             if self.activation_checkpointing and torch.is_grad_enabled():
                 x, loss, load = checkpoint(block, x, batch, positions, use_reentrant=False)
             else:
                 x, loss, load = block(x, batch, positions)
-            if isinstance(block.ffn, MixtureOfExperts):
-                block.ffn.router.load += load
+            loads.append(load)
             if loss is not None:
                 total = loss if total is None else total + loss
-        return self.norm(x), total
+        return x, total, loads
 
     def _embed(self, tokens: Tensor) -> Tensor:
         table = self.embedding.weight
@@ -123,6 +135,11 @@ class Model(nn.Module):
         hidden, _ = self(tokens)
         return F.linear(hidden, self.head.to(hidden.dtype)).view(*tokens.shape, -1)
 
+    def attention_kernel(self, length: int, device_type: str) -> Kernel:
+        """How attention over ``length`` tokens is computed."""
+        apart = self.document_separator is not None
+        return attention_kernel(self.architecture, length, device_type, self.compute_dtype, documents_apart=apart)
+
     def routers(self) -> Iterator[Router]:
         """The routers of the layers with experts, in order."""
         for module in self.modules():
@@ -131,11 +148,14 @@ class Model(nn.Module):
 
     def _positions_of(self, tokens: Tensor) -> Positions:
         length = tokens.shape[1]
-        if length not in self._positions:
-            self._positions[length] = Positions(self.architecture, length, tokens.device, self.compute_dtype)
+        kernel = self.attention_kernel(length, self.device_type or tokens.device.type)
+        if (length, kernel) not in self._positions:
+            made = Positions(self.architecture, length, tokens.device, self.compute_dtype, kernel)
+            self._positions[length, kernel] = made
+        positions = self._positions[length, kernel]
         if self.document_separator is None:
-            return self._positions[length]
-        return self._positions[length].within_documents(tokens == self.document_separator)
+            return positions
+        return positions.within_documents(tokens == self.document_separator)
 
 
 _ROLES = (

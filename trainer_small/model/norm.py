@@ -29,13 +29,15 @@ class _RMSNorm(torch.autograd.Function):
         norm = torch.linalg.vector_norm(wide, dim=-1, keepdim=True)
         inverse = norm.square_().div_(x.shape[-1]).add_(eps).rsqrt_()
         normal = wide * inverse
-        ctx.save_for_backward(normal, inverse, weight)
+        # A narrow input is half of what it is when normal and wide, and is made so again in one pass.
+        ctx.save_for_backward(normal if x.dtype == wide.dtype else x, inverse, weight)
         return (normal * weight).to(x.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
-        normal, inverse, weight = ctx.saved_tensors
+        kept, inverse, weight = ctx.saved_tensors
+        normal = kept if kept.dtype == inverse.dtype else kept.to(inverse.dtype) * inverse
         size = normal.shape[-1]
         wide = grad.to(normal.dtype)
         product = wide * normal

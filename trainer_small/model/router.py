@@ -28,6 +28,7 @@ class Router(nn.Module):
 
     selection_bias: Tensor | None
     load: Tensor
+    batch_load: Tensor | None
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -40,7 +41,9 @@ class Router(nn.Module):
         bias = torch.zeros(a.num_experts) if a.router_selection_bias else None
         self.register_buffer("selection_bias", bias)
         self.register_buffer("load", torch.zeros(a.num_experts, dtype=torch.int64), persistent=False)
-        """Tokens by expert since the last ``update_bias``."""
+        """Tokens by expert since the last ``end_batch``."""
+        self.register_buffer("batch_load", None)
+        """Tokens by expert of the last whole batch, where the auxiliary loss is to go by it (``follow_batches``)."""
         self.auxiliary_loss_weight = 0.0
         self.sequence_loss_weight = 0.0
         self.z_loss_weight = 0.0
@@ -83,7 +86,8 @@ class Router(nn.Module):
             experts = load.shape[-1]
             # Switch Transformers (arXiv 2101.03961, eq. 4) with k choices: 1 at perfect balance.
             if self.auxiliary_loss_weight:
-                fraction = load.to(shares.dtype) / load.sum(-1, keepdim=True)
+                counted = load if self.batch_load is None else self.batch_load
+                fraction = counted.to(shares.dtype) / counted.sum(-1, keepdim=True).clamp(min=1)
                 losses.append(self.auxiliary_loss_weight * experts * (fraction * shares.mean(-2)).sum(-1))
             # The same within each sequence (DeepSeek-V3, arXiv 2412.19437, eq. 17).
             if self.sequence_loss_weight:
@@ -98,9 +102,18 @@ class Router(nn.Module):
             losses.append(self.z_loss_weight * logits.logsumexp(-1).square().mean(-1))
         return sum(losses[1:], losses[0]) if losses else None
 
+    def follow_batches(self) -> None:
+        """From now on have the auxiliary loss take the experts' shares of load from the whole batch before.
+
+        Shares of a part of a batch would make the loss another one for every size of the parts and number of ranks, and
+        would balance within parts (arXiv 2501.11873). This batch's own are known only when its last part has been
+        routed; those of the batch before are a step old, as the selection bias is. The first batch goes without.
+        """
+        self.batch_load = torch.zeros_like(self.load)
+
     @torch.no_grad()
-    def update_bias(self, rate: float) -> None:
-        """Move the selection bias against the load since the last call (arXiv 2408.15664), then forget the load.
+    def end_batch(self, rate: float) -> None:
+        """Move the selection bias against the load of the batch (arXiv 2408.15664), then begin another.
 
         The step has zero mean: a bias that drifts as a whole would change nothing but its own rounding.
         """
@@ -108,4 +121,6 @@ class Router(nn.Module):
             load = self.load.to(self.selection_bias.dtype)
             step = torch.sign(load.mean() - load) * rate
             self.selection_bias += step - step.mean()
+        if self.batch_load is not None:
+            self.batch_load.copy_(self.load)
         self.load.zero_()

@@ -76,7 +76,7 @@ def _counts(training: Training) -> Counts:
 
 def _speed(training: Training, counts: Counts, evaluation_seconds: float, precision: str) -> Speed:
     config, seconds = training.config, max(training.seconds, 1e-9)
-    dtype, processes = getattr(torch, config.dtype), training.parallel.ranks.size
+    dtype, processes = training.dtype, training.parallel.ranks.size
     achieved = counts.train_flops_spent / seconds
     gemm = processes * gemm_flops_per_second(training.device, dtype, torch.get_num_threads(), precision)
     return Speed(

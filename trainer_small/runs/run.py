@@ -2,7 +2,8 @@
 
 ``run_one`` is idempotent: a finished run returns at once, an interrupted or killed one carries on from its last
 checkpoint and ends, on a CPU, with the same bits as an undisturbed one. One that does not fit into the memory goes on
-with half the micro-batch, which changes the rounding but not the experiment; ``attempts.jsonl`` tells.
+with half the micro-batch, which changes the rounding but not the experiment; ``attempts.jsonl`` tells. On a GPU the
+micro-batch is the largest that is predicted to fit, unless the run names one.
 """
 
 import errno
@@ -16,13 +17,13 @@ import torch
 
 from fits.errors import UserError
 from trainer_small.config import RunConfig
-from trainer_small.machine.ranks import first_of_ranks, several_ranks
+from trainer_small.machine.ranks import first_of_ranks, join_ranks, several_ranks
 from trainer_small.result import Result, is_final, read_result, write_failure
 from trainer_small.runs.attempts import Attempt, add_attempt, fitted_to_memory, smaller_micro_batch
 from trainer_small.runs.lock import Busy, locked
-from trainer_small.runs.run_loop import RunLoop, RunProgress
+from trainer_small.runs.run_loop import RunLoop, RunProgress, choose_device
 from trainer_small.runs.trunk import TrunkNotReady
-from trainer_small.steps.footprint import DoesNotFit
+from trainer_small.steps.footprint import DoesNotFit, fit_micro_batch
 
 
 class RunBusy(UserError):
@@ -82,6 +83,8 @@ def _train(
     while True:
         fitted = fitted_to_memory(directory, config)
         try:
+            ranks = join_ranks()
+            fitted = fit_micro_batch(fitted, choose_device(config, ranks.local_rank), ranks.size)
             return RunLoop(directory, fitted, on_progress, stop).train()
         except TrunkNotReady:
             raise

@@ -77,8 +77,10 @@ class RunLoop:
         if not training.cross_document_attention:
             self._require_long_documents()
         self.validation = ValidationTokens(sources, config.evaluation.validation_bytes)
-        self.identity = f"{config.digest()} {self.reader.identity}"
-        self.trunk_identity = f"{before_decay_digest(config)} {self.reader.identity}"
+        # What ``auto`` has come to here belongs to the numbers: another device must not go on with them.
+        self.exact = config.model_copy(update={"dtype": config.dtype_on(self.device.type)})
+        self.identity = f"{self.exact.digest()} {self.reader.identity}"
+        self.trunk_identity = f"{before_decay_digest(self.exact)} {self.reader.identity}"
         require_memory(config, self.device)
         self.training = Training(config, self.reader, self.device, self.ranks)
         self.writers: list[Writer] = []
@@ -170,11 +172,11 @@ class RunLoop:
             self._leave_trunk()
 
     def _otherness(self, state: dict[str, Any]) -> str:
-        found = difference(state["config"], self.config.model_dump(mode="json"))
+        found = difference(state["config"], self.exact.model_dump(mode="json"))
         if found is None:
             return "that was trained on other tokens"
         key, there, here = found
-        return f"of another run: its {key} is {there}, that of config.yaml {here}"
+        return f"of another run: its {key} is {there}, here it is {here}"
 
     def _leave_trunk(self) -> None:
         """Take over the trunk's state and tell its part of the story as an independent run would."""
@@ -200,7 +202,7 @@ class RunLoop:
         return self.training.state() | {
             "identity": self.identity,
             "trunk_identity": self.trunk_identity,
-            "config": self.config.model_dump(mode="json", exclude=set(NOT_THE_NUMBERS)),
+            "config": self.exact.model_dump(mode="json", exclude=set(NOT_THE_NUMBERS)),
             "evaluation_seconds": self.evaluation_seconds,
         }
 

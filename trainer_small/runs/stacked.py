@@ -22,7 +22,7 @@ from trainer_small.runs.lock import Busy, locked
 from trainer_small.runs.run import RunBusy, record_failure
 from trainer_small.runs.run_loop import RunLoop, RunProgress
 from trainer_small.steps.compiled import compile_model
-from trainer_small.steps.objective import training_loss
+from trainer_small.steps.objective import set_router_losses, training_loss
 from trainer_small.steps.training import Training
 
 _ALIKE = ("sequence_length", "batch_tokens", "micro_batch_tokens", "balancing", "cross_document_attention")
@@ -47,10 +47,7 @@ class Stack:
             )
         self.model.activation_checkpointing = first.model.activation_checkpointing
         self.model.document_separator = first.model.document_separator
-        for own, router in zip(self.model.routers(), first.model.routers(), strict=True):
-            own.auxiliary_loss_weight = router.auxiliary_loss_weight
-            own.sequence_loss_weight = router.sequence_loss_weight
-            own.z_loss_weight = router.z_loss_weight
+        set_router_losses(self.model, config.training)
         for path, module in self.model.named_modules():
             parts = [model.get_submodule(path) for model in models]
             for name, held in module._parameters.items():
@@ -69,7 +66,7 @@ class Stack:
             zip(self.model.parameters(), *(model.parameters() for model in models), strict=True)
         )  # one stacked parameter, then every model's own
         if config.compile:
-            compile_model(self.model, by_layer=False)
+            compile_model(self.model)
 
     def gradients(self) -> Tensor:
         """Give every training the gradients of its coming batch; returns the losses ``[models]``."""

@@ -11,16 +11,18 @@ from trainer_small.model.model import Model
 from trainer_small.model.moe import MixtureOfExperts
 
 
-def compile_model(model: Model, *, by_layer: bool, graphs: bool = False) -> None:
-    """Have the model's forward and backward compiled at their first call, for the shapes they meet then.
+def compile_model(model: Model, *, graphs: bool = False) -> None:
+    """Have the model's blocks compiled at their first call, for the shapes they meet then.
+
+    A block is compiled once for all layers that are alike: a model of many layers takes no longer than one of two.
+    Embedding, last norm and loss stay outside (the loss has its own compiled part).
 
     The compiler's CPU kernels add up gradients by atomic operations unless deterministic algorithms are asked for;
     with several threads two runs would differ.
 
     Args:
-        by_layer: compile each layer alone, as sharded parameters need: they are gathered between the layers.
-        graphs: replay the kernels as CUDA graphs, for models so small that launching them takes longer. The whole batch
-            must be one part: a graph writes its gradients to one place.
+        graphs: have all blocks as one graph and replay its kernels as a CUDA graph, for models so small that launching
+            them takes longer. The whole batch must be one part: a graph writes its gradients to one place.
 
     Raises:
         UserError: experts on CUDA in float32, for which the compiled grouped product does not exist.
@@ -33,15 +35,16 @@ def compile_model(model: Model, *, by_layer: bool, graphs: bool = False) -> None
         torch.use_deterministic_algorithms(True)
         # Every buffer here is written before it is read.
         deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
-    if by_layer:
-        for block in (*model.blocks, *model.multi_token.values()):
-            block.compile(dynamic=False)
-    else:
-        # Rows that travel between ranks are counted on the host: there the graph breaks.
-        blocks = [block for block in model.modules() if isinstance(block, MixtureOfExperts)]
-        alone = all(block.experts is apply_experts for block in blocks)
-        for module in (model, *model.multi_token.values()):
-            module.compile(dynamic=False, fullgraph=alone, mode="reduce-overhead" if graphs else None)
+    if graphs:
+        model.through_blocks = torch.compile(
+            model.through_blocks, dynamic=False, fullgraph=True, mode="reduce-overhead"
+        )
+        return
+    # Rows that travel between ranks are counted on the host: there the graph breaks.
+    blocks = [block for block in model.modules() if isinstance(block, MixtureOfExperts)]
+    alone = all(block.experts is apply_experts for block in blocks)
+    for block in (*model.blocks, *model.multi_token.values()):
+        block.compile(dynamic=False, fullgraph=alone)
 
 
 def eager(model: Model) -> AbstractContextManager[object]:
@@ -51,4 +54,5 @@ def eager(model: Model) -> AbstractContextManager[object]:
 
 def is_compiled(model: Model) -> bool:
     """Whether ``compile_model`` was called on it."""
-    return any(module._compiled_call_impl is not None for module in (model, *model.blocks))
+    compiled = model.through_blocks != model._through_blocks
+    return compiled or any(block._compiled_call_impl is not None for block in model.blocks)

@@ -4,8 +4,10 @@ The step is the run's own code on fake tensors, which have shapes and no data, s
 model. What a process holds besides its tensors was measured (``benchmarks/memory_prediction.py``).
 """
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TypeVar
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -16,14 +18,17 @@ from trainer_small.machine.machine import available_memory_bytes
 from trainer_small.machine.memory import give_back_at_once
 from trainer_small.machine.run_memory import PROCESS_BYTES, process_bytes, run_memory_bytes
 from trainer_small.model.model import Model
-from trainer_small.steps.loss import chunk_entries
-from trainer_small.steps.objective import training_loss
+from trainer_small.steps.objective import set_router_losses, training_loss
 from trainer_small.steps.optimizer import make_optimizer
+
+Run = TypeVar("Run", bound=RunSpec)
 
 _COMPILER_BYTES = 400 * 2**20
 """What ``torch.compile`` adds to a process."""
 _CUDA_BYTES = 600 * 2**20
 """CUDA's context, kernels and workspaces on the device: a guess until a GPU is at hand."""
+_CUDA_SHARE = 0.92
+"""Of a GPU's free memory, what tensors can be put into: the rest is lost between them."""
 
 
 @dataclass(frozen=True)
@@ -51,10 +56,49 @@ def footprint(run: RunSpec, *, cuda: bool = False) -> Footprint:
         cuda: on a GPU, where the tensors alone are counted exactly and the rest has not been compared with one yet.
     """
     shape = {"run_id", "architecture", "training", "dtype", "activation_checkpointing"}
-    content = run.model_copy(update={"run_id": "any"}).model_dump_json(include=shape)
+    same = {"run_id": "any", "dtype": run.dtype_on("cuda" if cuda else "cpu")}
+    content = run.model_copy(update=same).model_dump_json(include=shape)
     weights, optimizer, tensors = _step(content, cuda)
     besides = _CUDA_BYTES if cuda else process_bytes(run) + (_COMPILER_BYTES if run.compile else 0)
     return Footprint(weights, optimizer, tensors, tensors + besides)
+
+
+def fit_micro_batch(run: Run, device: torch.device, ranks: int = 1) -> Run:
+    """On a GPU, the run with the largest micro-batch that fits its free memory, where the run names none itself.
+
+    When not one sequence fits the run is left as it is: ``require_memory`` says what it lacks.
+    """
+    if device.type != "cuda" or run.training.micro_batch_tokens is not None:
+        return run
+    micro = largest_micro_batch(run, torch.cuda.mem_get_info(device)[0], ranks)
+    return run if micro is None else with_micro_batch(run, micro)
+
+
+def largest_micro_batch(run: RunSpec, free_bytes: float, ranks: int = 1) -> int | None:
+    """The most tokens in one forward and backward pass whose predicted peak fits into a GPU's free memory.
+
+    Args:
+        free_bytes: of one GPU.
+        ranks: that share each batch; a part larger than a rank's own rows is not asked for.
+
+    Returns:
+        Whole sequences that divide the batch, in tokens; None when one sequence alone does not fit.
+    """
+    training = run.training
+    sequences = training.batch_tokens // training.sequence_length
+    sizes = [count for count in range(1, sequences // ranks + 1) if sequences % count == 0]
+
+    def too_large(count: int) -> bool:
+        part = with_micro_batch(run, count * training.sequence_length)
+        return footprint(part, cuda=True).total > _CUDA_SHARE * free_bytes
+
+    # Small runs fit whole, which one prediction tells.
+    fitting = bisect_left(sizes, True, key=too_large) if too_large(sizes[-1]) else len(sizes)
+    return sizes[fitting - 1] * training.sequence_length if fitting else None
+
+
+def with_micro_batch(run: Run, tokens: int) -> Run:
+    return run.model_copy(update={"training": run.training.model_copy(update={"micro_batch_tokens": tokens})})
 
 
 class DoesNotFit(MemoryError):
@@ -93,12 +137,14 @@ def _step(content: str, cuda: bool) -> tuple[int, int, int]:
     run = RunSpec.model_validate_json(content)
     training = run.training
     with FakeTensorMode(), LiveBytes() as live:
-        model = Model(run.architecture, compute_dtype=getattr(torch, run.dtype))
-        for router in model.routers():
-            router.auxiliary_loss_weight = training.balancing_rate if training.balancing == "auxiliary_loss" else 0.0
-            router.sequence_loss_weight = training.sequence_balance_loss
-            router.z_loss_weight = training.router_z_loss
-        model.document_separator = None if training.cross_document_attention else 0
+        # Fake tensors are a CPU's: a GPU's own ways are asked for. It multiplies float32 experts one by one.
+        grouped = cuda and run.dtype == "bfloat16"
+        dtype = getattr(torch, run.dtype)
+        model = Model(run.architecture, dispatch="grouped" if grouped else "sorted", compute_dtype=dtype)
+        model.device_type = "cuda" if cuda else None
+        set_router_losses(model, training)
+        # On a GPU attention to one's own document keeps what attention to all keeps.
+        model.document_separator = None if training.cross_document_attention or cuda else 0
         model.activation_checkpointing = run.activation_checkpointing
         weights = live.now
         optimizer = make_optimizer(model, training)
@@ -110,16 +156,10 @@ def _step(content: str, cuda: bool) -> tuple[int, int, int]:
         live.most = live.now
         micro = training.micro_batch_tokens or training.batch_tokens
         # A second part of a batch meets the first one's gradients; more parts change nothing.
-        if cuda:  # fake tensors are a CPU's: take the fused attention that a GPU would
-            model._positions_of(torch.zeros((1, training.sequence_length), dtype=torch.int64)).explicit = False
         for _ in range(min(2, training.batch_tokens // micro)):
             shape = micro // training.sequence_length, training.sequence_length + 1
             _, objective = training_loss(model, torch.zeros(shape, dtype=torch.int64), training.multi_token_weight)
             objective.backward()
             del objective
         optimizer.step()
-    if cuda:  # there the loss holds more logits at a time: once in bfloat16 and once in float32
-        vocab_size = run.architecture.vocab_size
-        more = min(chunk_entries(vocab_size, "cuda"), micro * vocab_size)
-        live.most += 6 * max(0, more - chunk_entries(vocab_size, "cpu"))
     return weights, moments, live.most

@@ -20,7 +20,13 @@ _HEAD_ROWS = 4096
 
 
 def linear_cross_entropy(
-    hidden: Tensor, head: Tensor, targets: Tensor, *, counted: Tensor | None = None, compiled: bool = False
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    *,
+    counted: Tensor | None = None,
+    compiled: bool = False,
+    device_type: str | None = None,
 ) -> Tensor:
     """Mean cross-entropy in nats.
 
@@ -29,22 +35,26 @@ def linear_cross_entropy(
             models has one more axis before all of these.
         counted: ``[n]`` bool, the rows that the mean is over (0 when there are none); None for all.
         compiled: have what happens to a chunk's logits compiled.
+        device_type: whose sizes of chunks are taken, when not the tensors' own.
 
     Returns:
         A scalar (a stack: one a model) in at least float32; softmax and sums are in that type for bfloat16 too.
     """
-    if hidden.dim() == 3 and hidden.is_cpu:  # model by model: each one's logits stay in the cache
+    device_type = device_type or hidden.device.type
+    if hidden.dim() == 3 and device_type == "cpu":  # model by model: each one's logits stay in the cache
         parts = zip(hidden, head, targets, [None] * len(hidden) if counted is None else counted, strict=True)
-        return torch.stack([_LinearCrossEntropy.apply(*part, compiled) for part in parts])  # type: ignore[misc]
-    return _LinearCrossEntropy.apply(hidden, head, targets, counted, compiled)
+        own = [_LinearCrossEntropy.apply(*part, compiled, device_type) for part in parts]
+        return torch.stack(own)  # type: ignore[arg-type]
+    return _LinearCrossEntropy.apply(hidden, head, targets, counted, compiled, device_type)
 
 
 @torch.no_grad()
 def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
     """Cross-entropy of every token, nats, ``[n]``."""
     weight = head.to(hidden.dtype)
-    chunks = _chunks(len(hidden), len(head), hidden.device)
-    parts = (part for rows in chunks for part in _cached(hidden[rows] @ weight.T, targets[rows]))
+    device_type = hidden.device.type
+    chunks = _chunks(len(hidden), len(head), device_type)
+    parts = (part for rows in chunks for part in _cached(hidden[rows] @ weight.T, targets[rows], None, device_type))
     return torch.cat([_losses(logits, own)[0] for logits, own, _ in parts])
 
 
@@ -53,18 +63,18 @@ def chunk_entries(vocab_size: int, device_type: str) -> int:
     return _CUDA_ENTRIES if device_type == "cuda" else max(_FEWEST_ROWS * vocab_size, _CPU_ENTRIES)
 
 
-def _chunks(rows: int, vocab_size: int, device: torch.device) -> list[slice]:
+def _chunks(rows: int, vocab_size: int, device_type: str) -> list[slice]:
     """Rows in parts of nearly one size: a compiled chunk is compiled again for another."""
-    most = max(1, chunk_entries(vocab_size, device.type) // vocab_size)
+    most = max(1, chunk_entries(vocab_size, device_type) // vocab_size)
     size = -(-rows // -(-rows // most)) if rows else 1
     return [slice(start, min(start + size, rows)) for start in range(0, rows, size)]
 
 
 def _cached(
-    logits: Tensor, targets: Tensor, counted: Tensor | None = None
+    logits: Tensor, targets: Tensor, counted: Tensor | None, device_type: str
 ) -> Iterator[tuple[Tensor, Tensor, Tensor | None]]:
     """All in parts of a few rows, on a CPU."""
-    rows = max(1, _CACHED_ENTRIES // logits.shape[-1]) if logits.is_cpu else logits.shape[-2]
+    rows = max(1, _CACHED_ENTRIES // logits.shape[-1]) if device_type == "cpu" else logits.shape[-2]
     targets_of = targets.split(rows, -1)
     counted_of = [None] * len(targets_of) if counted is None else counted.split(rows, -1)
     return zip(logits.split(rows, -2), targets_of, counted_of, strict=True)
@@ -80,10 +90,10 @@ def _losses(logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
     return (largest - probabilities.gather(-1, at).log() - picked).squeeze(-1), probabilities
 
 
-def _eager_chunk(logits: Tensor, targets: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+def _eager_chunk(logits: Tensor, targets: Tensor, counted: Tensor | None, device_type: str) -> tuple[Tensor, Tensor]:
     """Sum of the losses that count, and its gradient at the logits, which takes their place."""
     total = logits.new_zeros(logits.shape[:-2], dtype=torch.promote_types(logits.dtype, torch.float32))
-    for part, own, counts in _cached(logits, targets, counted):
+    for part, own, counts in _cached(logits, targets, counted, device_type):
         losses, gradient = _losses(part, own)
         index = own.unsqueeze(-1)
         gradient.scatter_(-1, index, gradient.gather(-1, index) - 1)
@@ -95,8 +105,9 @@ def _eager_chunk(logits: Tensor, targets: Tensor, counted: Tensor | None) -> tup
     return total, logits
 
 
-def _fusible_chunk(logits: Tensor, targets: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+def _fusible_chunk(logits: Tensor, targets: Tensor, counted: Tensor | None, device_type: str) -> tuple[Tensor, Tensor]:
     """``_eager_chunk`` in a form that a compiler makes two passes of."""
+    del device_type
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     normalizer = wide.logsumexp(-1, keepdim=True)
     picked = wide.gather(-1, targets.unsqueeze(-1))
@@ -108,14 +119,20 @@ def _fusible_chunk(logits: Tensor, targets: Tensor, counted: Tensor | None) -> t
 
 
 @cache
-def _compiled_chunk() -> Callable[[Tensor, Tensor, Tensor | None], tuple[Tensor, Tensor]]:
+def _compiled_chunk() -> Callable[[Tensor, Tensor, Tensor | None, str], tuple[Tensor, Tensor]]:
     return torch.compile(_fusible_chunk, dynamic=False, fullgraph=True)
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, counted: Tensor | None, compiled: bool
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        targets: Tensor,
+        counted: Tensor | None,
+        compiled: bool,
+        device_type: str,
     ) -> Tensor:
         chunk = _compiled_chunk() if compiled else _eager_chunk
         weight = head.to(hidden.dtype)
@@ -123,18 +140,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         grad_head = torch.zeros_like(head)
         total = hidden.new_zeros(hidden.shape[:-2], dtype=torch.promote_types(hidden.dtype, torch.float32))
         accumulate = grad_head.addmm_ if head.dim() == 2 else grad_head.baddbmm_
-        chunks = _chunks(hidden.shape[-2], head.shape[-2], hidden.device)
+        chunks = _chunks(hidden.shape[-2], head.shape[-2], device_type)
         held = hidden.new_empty(*hidden.shape[:-2], chunks[0].stop if chunks else 0, head.shape[-2])
         for rows in chunks:
             part = hidden[..., rows, :]
             logits = torch.matmul(part, weight.mT, out=held[..., : rows.stop - rows.start, :])
-            loss, grad = chunk(logits, targets[..., rows], None if counted is None else counted[..., rows])
+            counts = None if counted is None else counted[..., rows]
+            loss, grad = chunk(logits, targets[..., rows], counts, device_type)
             total += loss
             torch.matmul(grad, weight, out=grad_hidden[..., rows, :])
             if grad_head.dtype == grad.dtype:
                 accumulate(grad.mT, part)
             else:
-                step = _HEAD_ROWS if grad.is_cpu else head.shape[-2]
+                step = _HEAD_ROWS if device_type == "cpu" else head.shape[-2]
                 for own, columns in zip(grad_head.split(step, -2), grad.split(step, -1), strict=True):
                     own += columns.mT @ part
         ctx.save_for_backward(grad_hidden, grad_head)
@@ -143,8 +161,8 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
         # In place: a second backward is refused by the saved tensors' version.
         grad_hidden, grad_head = ctx.saved_tensors
         scale = (grad / ctx.count)[..., None, None]
-        return grad_hidden.mul_(scale), grad_head.mul_(scale), None, None, None
+        return grad_hidden.mul_(scale), grad_head.mul_(scale), None, None, None, None

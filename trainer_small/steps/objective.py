@@ -1,10 +1,24 @@
 """What a training step minimises: the next token's loss, and what is added to it."""
 
+from typing import Any
+
 from torch import Tensor
 
 from trainer_small.model.model import Model
 from trainer_small.steps.compiled import is_compiled
 from trainer_small.steps.loss import linear_cross_entropy
+from trainer_small.training_config import TrainingConfig
+
+
+def set_router_losses(model: Model, training: TrainingConfig) -> None:
+    """Have the routers add the losses that the recipe asks for."""
+    by_loss = training.balancing == "auxiliary_loss"
+    for router in model.routers():
+        router.auxiliary_loss_weight = training.balancing_rate if by_loss else 0.0
+        router.sequence_loss_weight = training.sequence_balance_loss
+        router.z_loss_weight = training.router_z_loss
+        if by_loss:
+            router.follow_batches()
 
 
 def training_loss(model: Model, windows: Tensor, multi_token_weight: float = 0.0) -> tuple[Tensor, Tensor]:
@@ -21,8 +35,8 @@ def training_loss(model: Model, windows: Tensor, multi_token_weight: float = 0.0
         same with the routers' losses and those of further tokens added.
     """
     hidden, router_loss = model(windows[..., :-1])
-    compiled = is_compiled(model)
-    loss = linear_cross_entropy(hidden, model.head, windows[..., 1:].flatten(-2), compiled=compiled)
+    how: dict[str, Any] = {"compiled": is_compiled(model), "device_type": model.device_type}
+    loss = linear_cross_entropy(hidden, model.head, windows[..., 1:].flatten(-2), **how)
     objective = loss if router_loss is None else loss + router_loss
     modules = len(model.multi_token)
     batch, length = len(windows), windows.shape[1] - 1
@@ -32,7 +46,7 @@ def training_loss(model: Model, windows: Tensor, multi_token_weight: float = 0.0
         tokens, targets = windows[:, :length], windows[:, depth + 1 :].reshape(-1)
         hidden, router_loss = model.look_further(hidden, tokens, depth)
         counted = model.within_document(tokens, depth)
-        further = linear_cross_entropy(hidden, model.head, targets, counted=counted, compiled=compiled)
+        further = linear_cross_entropy(hidden, model.head, targets, counted=counted, **how)
         objective = objective + multi_token_weight / modules * further
         if router_loss is not None:
             objective = objective + router_loss

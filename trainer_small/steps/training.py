@@ -12,7 +12,7 @@ from trainer_small.machine.memory import peak_memory_bytes
 from trainer_small.machine.ranks import Ranks
 from trainer_small.model.model import Model
 from trainer_small.steps.compiled import compile_model
-from trainer_small.steps.objective import training_loss
+from trainer_small.steps.objective import set_router_losses, training_loss
 from trainer_small.steps.optimizer import make_optimizer, set_learning_rate
 from trainer_small.steps.parallel import Parallel
 from trainer_small.steps.parametrization import initialize
@@ -35,24 +35,22 @@ class Training:
         self, config: RunConfig, reader: TokenReader, device: torch.device, ranks: Ranks | None = None
     ) -> None:
         self.config, self.reader, self.device = config, reader, device
+        self.dtype = getattr(torch, config.dtype_on(device.type))
         training = config.training
         self.model = Model(
             config.architecture,
             dispatch="grouped" if device.type == "cuda" else "sorted",
-            compute_dtype=getattr(torch, config.dtype),
+            compute_dtype=self.dtype,
         )
         initialize(self.model, training, config.seed)
         self.model.to(device)
-        for router in self.model.routers():
-            router.auxiliary_loss_weight = training.balancing_rate if training.balancing == "auxiliary_loss" else 0.0
-            router.sequence_loss_weight = training.sequence_balance_loss
-            router.z_loss_weight = training.router_z_loss
+        set_router_losses(self.model, training)
         if not training.cross_document_attention:
             self.model.document_separator = reader.end_of_text
         self.model.activation_checkpointing = config.activation_checkpointing
         self.parallel = Parallel(ranks or Ranks(), config.parallel, self.model)
         if config.compile:
-            compile_model(self.model, by_layer=self.parallel.sharded)
+            compile_model(self.model)
         self.optimizer = make_optimizer(self.model, training)
         self.parallel.split_groups(self.optimizer)
         self.step = 0
@@ -95,7 +93,7 @@ class Training:
         self.optimizer.zero_grad()
         self.parallel.sum_router_loads()
         for router in self.model.routers():
-            router.update_bias(training.balancing_rate if training.balancing == "bias" else 0.0)
+            router.end_batch(training.balancing_rate if training.balancing == "bias" else 0.0)
         self._pending.append((loss, norm))
         self.step += 1
         if len(self._pending) >= self._check_every:
