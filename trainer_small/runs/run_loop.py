@@ -176,7 +176,7 @@ class RunLoop:
         if found is None:
             return "that was trained on other tokens"
         key, there, here = found
-        return f"of another run: its {key} is {there}, here it is {here}"
+        return f"of another run: its {key} is {there}, that of config.yaml {here}"
 
     def _leave_trunk(self) -> None:
         """Take over the trunk's state and tell its part of the story as an independent run would."""
