@@ -106,10 +106,11 @@ class _Source:
         self._epoch = _NO_EPOCH
 
     def read(self, window: int, out: np.ndarray) -> None:
-        epoch, window = divmod(window, self.windows)
-        if epoch != self._epoch.number:
-            self._epoch = self._shuffle(epoch)
-        self._read(int(self._epoch.order[window]) * self._length, out)
+        number, window = divmod(window, self.windows)
+        epoch = self._epoch  # two threads may be in different epochs
+        if epoch.number != number:
+            epoch = self._epoch = self._shuffle(number)
+        self._read(epoch, int(epoch.order[window]) * self._length, out)
 
     def text_bytes(self, tokens: int) -> int:
         return round(tokens * self.files.split.bytes / self.tokens)
@@ -133,9 +134,9 @@ class _Source:
         order = random.permutation(len(ends))
         return _Epoch(number, starts[order], (ends - starts)[order].cumsum(), random.permutation(self.windows))
 
-    def _read(self, start: int, out: np.ndarray) -> None:
+    def _read(self, epoch: "_Epoch", start: int, out: np.ndarray) -> None:
         """Copy the joined stream from ``start`` on into ``out``."""
-        ends, starts = self._epoch.document_ends, self._epoch.document_starts
+        ends, starts = epoch.document_ends, epoch.document_starts
         document = int(np.searchsorted(ends, start, side="right"))
         filled = 0
         while filled < len(out):
