@@ -108,6 +108,8 @@ class RunSpec(Schema):
     """Compute each layer's activations again in the backward pass instead of keeping them."""
     parallel: ParallelConfig = Field(default_factory=ParallelConfig)
     checkpoint_seconds: float = 60.0
+    """Between checkpoints, at least: one that held the training up for s seconds is followed by the next after s / 5 %,
+    so that a large state on a slow disk takes at most that share of the run's time."""
     log_to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
     """Where the metrics also go, beside ``metrics.jsonl``; each needs the package of its name."""
     peak_flops: float | None = None

@@ -421,7 +421,7 @@ def test_gradients_do_not_depend_on_the_parts_of_a_batch(run_spec: MakeRun, bala
     for _ in range(3):
         gradients = []
         for training in trainings:
-            training._gradients(training.batch())
+            training._gradients(training.batches.of(training.step))
             gradients.append({name: part.grad.clone() for name, part in training.model.named_parameters()})  # type: ignore[union-attr]
             for router in training.model.routers():
                 router.load.zero_()
@@ -442,7 +442,7 @@ def test_the_auxiliary_loss_evens_the_load(run_spec: MakeRun) -> None:
         for _ in range(60):
             training.advance()
             training.losses.clear()
-        training._gradients(training.batch())
+        training._gradients(training.batches.of(training.step))
         loads = torch.stack([router.load for router in training.model.routers()]).float()
         violations.append((loads.max() / loads.mean()).item() - 1)
     assert violations[1] < violations[0] / 2

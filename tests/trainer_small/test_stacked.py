@@ -70,7 +70,7 @@ def test_models_of_a_stack_have_the_losses_and_gradients_they_have_alone(run_fol
             torch.nn.init.normal_(parameter, std=0.2)  # heads that start at 0 would hide all other gradients
     losses = Stack(together).gradients()
     for training, stacked, loss in zip(alone, together, losses, strict=True):
-        truth = training._gradients(training.batch())
+        truth = training._gradients(training.batches.of(0))
         assert loss.item() == pytest.approx(truth.item(), rel=1e-6)
         for (name, ours), theirs in zip(stacked.model.named_parameters(), training.model.parameters(), strict=True):
             assert ours.grad is not None and theirs.grad is not None

@@ -214,6 +214,7 @@ def test_an_epoch_shows_every_token_once_in_another_order_each_time(tokens: Path
         assert missing.sum() == len(stored) - size * 16 < 17  # the first token, and the rest below a window
         assert (missing >= 0).all()
     assert not (first == second).all()
+    assert (reader.batch(size - 3, 6) == np.concatenate((first[-3:], second[:3]))).all()
     assert reader.epochs(size * 16) == 1.0
     assert reader.text_bytes(size * 16) == round(read_manifest(tokens).train.bytes * size * 16 / len(stored))
 
@@ -336,9 +337,8 @@ def test_every_prefix_has_the_shares_to_less_than_a_window(weights: list[float])
     assert sum(interleaving.shares) == pytest.approx(1)
     assert np.allclose(interleaving.shares, np.array(weights) / sum(weights), atol=2e-4)
     positions = [*range(60), interleaving.period - 1, interleaving.period, 3 * interleaving.period + 17]
-    for position in positions:
+    for position, source, before in zip(positions, *interleaving.at(np.array(positions)), strict=True):
         counts = interleaving.counts(position)
         assert counts.sum() == position
         assert (np.abs(counts - np.array(interleaving.shares) * position) < 1).all()
-        source, before = interleaving.at(position)
         assert before == counts[source] and interleaving.counts(position + 1)[source] == before + 1

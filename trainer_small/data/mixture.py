@@ -32,10 +32,11 @@ class Interleaving:
         periods, rest = divmod(position, self.period)
         return periods * self._before[-1] + self._before[rest]
 
-    def at(self, position: int) -> tuple[int, int]:
-        """The source of window ``position``, and how many windows of that source came before it."""
-        source = int(self._sources[position % self.period])
-        return source, int(self.counts(position)[source])
+    def at(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The source of the window at each position, and how many windows of that source came before it."""
+        periods, rest = np.divmod(positions, self.period)
+        sources = self._sources[rest]
+        return sources, periods * self._before[-1, sources] + self._before[rest, sources]
 
 
 def _shares(weights: Sequence[float]) -> list[Fraction]:

@@ -27,11 +27,11 @@ class TokenFiles:
                     f"{path} is missing or not {expected} bytes long; remove {folder} and prepare it again."
                 )
         self._tokens = [
-            np.memmap(self._path(shard.name, "tokens"), dtype=self.manifest.dtype, mode="r")
+            np.asarray(np.memmap(self._path(shard.name, "tokens"), dtype=self.manifest.dtype, mode="r"))
             for shard in self.split.shards
             if shard.tokens
         ]
-        self._shard_ends = np.cumsum([len(tokens) for tokens in self._tokens])
+        self._shard_starts = np.cumsum([0, *(len(tokens) for tokens in self._tokens)])
 
     def document_ends(self) -> np.ndarray:
         """Where each document ends in the split, int64."""
@@ -49,11 +49,14 @@ class TokenFiles:
             np.concatenate([own[table[:, 3]] for own, table in zip(groups, tables, strict=True)]),
         )
 
-    def read(self, start: int, out: np.ndarray) -> None:
-        """Copy tokens from ``start`` on into ``out``; a document never spans two shards, and nor may this."""
-        shard = int(np.searchsorted(self._shard_ends, start, side="right"))
-        first = start - (int(self._shard_ends[shard - 1]) if shard else 0)
-        out[:] = self._tokens[shard][first : first + len(out)]
+    def read(self, starts: np.ndarray, sizes: np.ndarray, out: np.ndarray, places: np.ndarray) -> None:
+        """Copy ``sizes`` tokens from each of ``starts`` on to ``places`` of ``out``; a document never spans two shards,
+        and nor may a piece."""
+        shards = np.searchsorted(self._shard_starts, starts, side="right") - 1
+        firsts = starts - self._shard_starts[shards]
+        pieces = (each.tolist() for each in (shards, firsts, sizes, places))  # plain numbers: a piece may be short
+        for shard, first, size, place in zip(*pieces, strict=True):
+            out[place : place + size] = self._tokens[shard][first : first + size]
 
     def _tables(self) -> list[np.ndarray]:
         names = [self._path(shard.name, "documents.npy") for shard in self.split.shards]

@@ -64,9 +64,10 @@ class TokenReader:
     def batch(self, position: int, count: int) -> np.ndarray:
         """Windows ``position .. position + count``, int64 ``[count, sequence_length + 1]``: inputs and next tokens."""
         out = np.empty((count, self.sequence_length + 1), dtype=np.int64)
-        for row in range(count):
-            source, window = self._interleaving.at(position + row)
-            self.sources[source].read(window, out[row])
+        sources, windows = self._interleaving.at(np.arange(position, position + count))
+        for number, source in enumerate(self.sources):
+            rows = np.flatnonzero(sources == number)
+            source.read(windows[rows], out, rows)
         return out
 
     @property
@@ -105,11 +106,15 @@ class _Source:
             )
         self._epoch = _NO_EPOCH
 
-    def read(self, window: int, out: np.ndarray) -> None:
-        epoch, window = divmod(window, self.windows)
-        if epoch != self._epoch.number:
-            self._epoch = self._shuffle(epoch)
-        self._read(int(self._epoch.order[window]) * self._length, out)
+    def read(self, windows: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
+        """Copy each window into its row."""
+        numbers, windows = np.divmod(windows, self.windows)
+        for number in np.unique(numbers).tolist():
+            epoch = self._epoch  # another thread may be in another one
+            if epoch.number != number:
+                epoch = self._epoch = self._shuffle(number)
+            own = numbers == number
+            self._read(epoch, epoch.order[windows[own]] * self._length, out, rows[own])
 
     def text_bytes(self, tokens: int) -> int:
         return round(tokens * self.files.split.bytes / self.tokens)
@@ -131,19 +136,22 @@ class _Source:
         ends = self.files.document_ends()
         starts = np.concatenate(([0], ends[:-1]))
         order = random.permutation(len(ends))
-        return _Epoch(number, starts[order], (ends - starts)[order].cumsum(), random.permutation(self.windows))
+        bounds = np.concatenate(([0], (ends - starts)[order].cumsum()))
+        return _Epoch(number, starts[order], bounds, random.permutation(self.windows))
 
-    def _read(self, start: int, out: np.ndarray) -> None:
-        """Copy the joined stream from ``start`` on into ``out``."""
-        ends, starts = self._epoch.document_ends, self._epoch.document_starts
-        document = int(np.searchsorted(ends, start, side="right"))
-        filled = 0
-        while filled < len(out):
-            end = int(ends[document])
-            before = int(ends[document - 1]) if document else 0
-            size = min(end - start, len(out) - filled)
-            self.files.read(int(starts[document]) + (start - before), out[filled : filled + size])
-            filled, start, document = filled + size, start + size, document + 1
+    def _read(self, epoch: "_Epoch", starts: np.ndarray, out: np.ndarray, rows: np.ndarray) -> None:
+        """Copy the joined stream from each of ``starts`` on into its row: pieces of the documents that lie there."""
+        length = out.shape[1]
+        first = np.searchsorted(epoch.bounds, starts, side="right") - 1
+        pieces = np.searchsorted(epoch.bounds, starts + length - 1, side="right") - first
+        row = np.repeat(np.arange(len(starts)), pieces)
+        document = first[row] + np.arange(len(row)) - (pieces.cumsum() - pieces)[row]
+        # The document lies from ``begin`` to ``end`` of its window; the window may begin within it, or end.
+        begin, end = (epoch.bounds[document + after] - starts[row] for after in (0, 1))
+        skipped = np.maximum(-begin, 0)
+        sizes = np.minimum(end, length) - begin - skipped
+        at = epoch.document_starts[document] + skipped
+        self.files.read(at, sizes, out.reshape(-1), rows[row] * length + begin + skipped)
 
 
 @dataclass(frozen=True)
@@ -153,8 +161,8 @@ class _Epoch:
     number: int
     document_starts: np.ndarray
     """In the files, by place in the shuffled stream."""
-    document_ends: np.ndarray
-    """In the shuffled stream."""
+    bounds: np.ndarray
+    """Of the documents in the shuffled stream: 0, and where each ends."""
     order: np.ndarray
 
 

@@ -61,8 +61,7 @@ class _Part:
         starts = np.concatenate(([0], ends[:-1]))
         self.lengths = (ends - starts)[order]
         self.targets = np.empty(self.lengths.sum(), dtype=np.int64)
-        for start, at, length in zip(starts[order], self.lengths.cumsum() - self.lengths, self.lengths, strict=True):
-            files.read(int(start), self.targets[at : at + length])
+        files.read(starts[order], self.lengths, self.targets, self.lengths.cumsum() - self.lengths)
         self.bytes, self.group, self.groups = sizes[order], groups[order], files.manifest.groups
         self.end_of_text = files.manifest.end_of_text
         path = Path(source.tokens) / "unigram.npy"

@@ -170,7 +170,7 @@ def _prepare(
     vocab_size = vocab_size or sizes[len(sizes) // 2]
     if vocab_size not in tokenizers:
         raise UserError(f"vocabulary {vocab_size} has no tokenizer; there are {', '.join(map(str, sizes))}.")
-    setting = _Setting(chosen, family or Family(), template(recipe, checkpoint_seconds=10.0), vocab_size)
+    setting = _Setting(chosen, family or Family(), template(recipe), vocab_size)
     points: dict[str, _Point] = {}
     for block in chosen.blocks:
         for point in _points(chosen, block, vocab_size, sizes):

@@ -3,23 +3,114 @@ are passed over."""
 
 import os
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from fits.errors import UserError
+from trainer_small.machine.machine import available_memory_bytes
 from trainer_small.runs.checkpoint_files import (
+    HashedWrites,
     Kind,
     checkpoint_path,
     checkpoints,
-    content_digest,
     is_intact,
     kept_checkpoints,
     step_of,
 )
 
 _LAST = 2
+Write = Callable[[Path, int, dict[str, Any]], Path]
+"""``save_checkpoint`` or ``keep_checkpoint``."""
+
+
+class CheckpointWriter:
+    """Writes the states of one run, one at a time.
+
+    Args:
+        beside: copy a state to host memory, which alone holds the training up, and have a thread write it. For a
+            training on a card: on a CPU the copy would double what weights and moments take. Where the host has no
+            room for it, states are written like those of a CPU, before the training goes on.
+    """
+
+    def __init__(self, directory: Path, *, beside: bool) -> None:
+        self._directory, self._beside, self._asked = directory, beside, False
+        self._writing: Future[Path] | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a thread is still writing."""
+        return self._writing is not None and not self._writing.done()
+
+    def write(self, how: Write, step: int, state: dict[str, Any]) -> None:
+        """Write ``state`` after the one before; it may be changed once this returns.
+
+        Raises:
+            UserError: this or the state before cannot be written.
+        """
+        self.wait()
+        if self._beside and not self._asked:  # once: pinned memory stays with the process, for the next copy
+            self._beside, self._asked = 2 * _bytes(state) < available_memory_bytes(), True
+        if not self._beside:
+            how(self._directory, step, state)
+            return
+        thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._writing = thread.submit(how, self._directory, step, _on_host(state))
+        thread.shutdown(wait=False)  # which ends it when this is written
+
+    def check(self) -> None:
+        """
+        Raises:
+            UserError: what a thread has been writing could not be written.
+        """
+        if not self.busy:
+            self.wait()
+
+    def wait(self) -> None:
+        """Until all is written; raises as ``check``."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def close(self) -> None:
+        """Wait, and say nothing: the run ends for another reason."""
+        if self._writing is not None:
+            wait([self._writing])
+
+
+def _tensors(state: Any) -> list[torch.Tensor]:
+    if isinstance(state, torch.Tensor):
+        return [state]
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
+    return [tensor for part in parts for tensor in _tensors(part)]
+
+
+def _bytes(state: dict[str, Any]) -> int:
+    return sum(tensor.nbytes for tensor in _tensors(state))
+
+
+def _on_host(state: dict[str, Any]) -> dict[str, Any]:
+    """The same with copies of all tensors; one that stands at several places is copied once."""
+    copies: dict[tuple[Any, ...], torch.Tensor] = {}
+
+    def copied(part: Any) -> Any:
+        if isinstance(part, torch.Tensor):
+            key = part.data_ptr(), part.dtype, part.shape, part.stride()
+            if key not in copies:
+                # From a card into pinned memory, and not waited for one by one.
+                copies[key] = part.clone() if part.is_cpu else part.to("cpu", non_blocking=True)
+            return copies[key]
+        if isinstance(part, dict):
+            return {name: copied(value) for name, value in part.items()}
+        return type(part)(map(copied, part)) if isinstance(part, list | tuple) else part
+
+    out = copied(state)
+    for device in {tensor.device for tensor in _tensors(state) if tensor.is_cuda}:
+        torch.cuda.synchronize(device)
+    return out
 
 
 def save_checkpoint(directory: Path, step: int, state: dict[str, Any]) -> Path:
@@ -69,13 +160,12 @@ def _write(directory: Path, kind: Kind, step: int, state: dict[str, Any]) -> Pat
     try:
         descriptor, temporary = tempfile.mkstemp(dir=directory, prefix=".checkpoint.")
         try:
-            with os.fdopen(descriptor, "w+b") as handle:
-                torch.save(state, handle)
+            with os.fdopen(descriptor, "wb") as handle:
+                hashed = HashedWrites(handle)
+                torch.save(state, hashed)  # type: ignore[arg-type]
                 handle.flush()
                 os.fsync(handle.fileno())
-                handle.seek(0)
-                digest = content_digest(handle)
-            path = checkpoint_path(directory, kind, step, digest)
+            path = checkpoint_path(directory, kind, step, hashed.digest)
             os.chmod(temporary, 0o644)
             os.replace(temporary, path)
         except BaseException:

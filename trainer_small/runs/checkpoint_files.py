@@ -6,11 +6,31 @@ from typing import IO, Literal
 
 Kind = Literal["checkpoint", "kept"]
 """``checkpoint`` is for resuming and makes room for newer ones; ``kept`` stays, for branches to leave from."""
+_DIGITS = 16
 
 
 def content_digest(handle: IO[bytes]) -> str:
     """Hash of a file from where it stands."""
-    return hashlib.file_digest(handle, "sha256").hexdigest()[:16]  # type: ignore[arg-type]
+    return hashlib.file_digest(handle, "sha256").hexdigest()[:_DIGITS]  # type: ignore[arg-type]
+
+
+class HashedWrites:
+    """Stands for a file that is written from its start to its end, and knows the hash without reading it again."""
+
+    def __init__(self, handle: IO[bytes]) -> None:
+        self._handle, self._hash = handle, hashlib.sha256()
+
+    def write(self, data: memoryview | bytes) -> int:
+        self._hash.update(data)
+        return self._handle.write(data)
+
+    def flush(self) -> None:
+        self._handle.flush()
+
+    @property
+    def digest(self) -> str:
+        """``content_digest`` of what was written."""
+        return self._hash.hexdigest()[:_DIGITS]
 
 
 def checkpoint_path(directory: Path, kind: Kind, step: int, digest: str) -> Path:

@@ -1,6 +1,7 @@
 """A run from its folder's state to its end: resume, train, record, evaluate, checkpoint."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from trainer_small.machine.numerics import set_matmul_precision
 from trainer_small.machine.ranks import join_ranks
 from trainer_small.result import Result, Router, Status, result_path
 from trainer_small.runs.checkpoint import (
+    CheckpointWriter,
+    Write,
     keep_checkpoint,
     load_checkpoint,
     read_checkpoint,
@@ -36,6 +39,8 @@ from trainer_small.steps.training import Diverged, Training
 _METRIC_LINES = 200
 """Lines of training metrics in a whole run."""
 _PROGRESS_SECONDS = 0.5
+CHECKPOINT_SHARE = 0.05
+"""Of a run's time, at most, for holding it up to save it: the next checkpoint comes so much later."""
 
 
 @dataclass(frozen=True)
@@ -50,15 +55,22 @@ class RunProgress:
 
 
 class RunLoop:
+    """
+    Args:
+        on_progress, stop: as for ``run_one``.
+        together: runs that stand still while this one is saved: those of its stack.
+    """
+
     def __init__(
         self,
         directory: Path,
         config: RunConfig,
         on_progress: Callable[[RunProgress], None] | None,
         stop: Callable[[], bool] | None,
+        together: int = 1,
     ) -> None:
         self.directory, self.config = directory, config
-        self.on_progress, self.stop = on_progress, stop
+        self.on_progress, self.stop, self.together = on_progress, stop, together
         self.metrics = directory / "metrics.jsonl"
         self.ranks = join_ranks()
         self.device = choose_device(config, self.ranks.local_rank)
@@ -88,6 +100,11 @@ class RunLoop:
         self.points = {training.steps >> shift for shift in range(1, config.evaluation.earlier_points + 1)} - {0}
         self.kept = {training.step_at(tokens) for tokens in config.saved_at}
         self.every = max(1, training.steps // _METRIC_LINES)
+        self.lines = deque([*range(self.every, training.steps, self.every), training.steps])
+        """Steps whose line of metrics is still to be written."""
+        self.checkpoints = CheckpointWriter(directory, beside=self.device.type == "cuda")
+        self.next_checkpoint = 0.0
+        """When one is due, by ``time.monotonic``."""
 
     def _require_long_documents(self) -> None:
         longest, length = self.reader.longest_document, self.config.training.sequence_length
@@ -112,18 +129,20 @@ class RunLoop:
         try:
             return (yield from self._train())
         finally:
+            self.training.batches.close()
+            self.checkpoints.close()
             for writer in self.writers:
                 writer.close()
 
     def _train(self) -> Generator[None, torch.Tensor | None, Result]:
         training = self.training
         steps = self.config.training.steps
-        last_checkpoint = last_progress = time.monotonic()
+        last_progress = time.monotonic()
+        self.next_checkpoint = last_progress + self.config.checkpoint_seconds
         try:
             while training.step < steps:
                 training.advance((yield))
-                if training.step % self.every == 0 or training.step == steps:
-                    self._record(training.step)
+                self._record()
                 if training.step in self.points and training.step < steps:
                     self._evaluate()
                 if training.step in self.kept:
@@ -132,15 +151,17 @@ class RunLoop:
                 if self.on_progress and now - last_progress > _PROGRESS_SECONDS:
                     last_progress = now
                     self.on_progress(self._progress())
+                self.checkpoints.check()
                 stopping = self.stop is not None and training.step < steps and self.stop()
-                due = now - last_checkpoint > self.config.checkpoint_seconds
+                # The first alone, which has waited for the disk; a write that lasts is not waited for.
+                due = self.ranks.is_first and now > self.next_checkpoint and not self.checkpoints.busy
                 wish = self.ranks.agree(2 * stopping + due)  # all ranks stop or save, or none
                 if wish:
                     self._save(save_checkpoint)
-                    last_checkpoint = time.monotonic()
                 if wish >= 2:
+                    self.checkpoints.wait()
                     return self._result("interrupted", None, None)
-            training.settle()
+            self._settle()
         except Diverged as end:
             result = self._result("diverged", None, None, reason=end.cause, step=end.step)
             if self.ranks.is_first:
@@ -148,6 +169,7 @@ class RunLoop:
             return result
         evaluation, load = self._evaluate()
         self._save(save_checkpoint)
+        self.checkpoints.wait()
         result = self._result("done", evaluation, load)
         if self.ranks.is_first:
             result.save(result_path(self.directory))
@@ -165,6 +187,8 @@ class RunLoop:
         if self.ranks.is_first:
             before_the_end = min(self.training.step, self.config.training.steps - 1)  # which is evaluated again
             truncate_metrics(self.metrics, self.training.step, evaluated=before_the_end)
+        while self.lines and self.lines[0] <= self.training.step:
+            self.lines.popleft()
         leaving = state is None and self.config.trunk is not None
         if self.ranks.is_first:
             self.writers = open_writers(self.directory, self.config, 0 if leaving else self.training.step)
@@ -190,13 +214,17 @@ class RunLoop:
         self.training.restore(state | {"seconds": 0.0, "device_seconds": 0.0, "peak_memory_bytes": 0})
         if self.ranks.is_first:
             truncate_metrics(self.metrics, 0, evaluated=0)
-        for step in range(self.every, self.training.step + 1, self.every):
-            self._record(step)
+        self._record()
 
-    def _save(self, write: Callable[[Path, int, dict[str, Any]], Path]) -> None:
+    def _save(self, how: Write) -> None:
+        self._settle()
+        started = time.monotonic()
         state = self._state()  # takes all ranks
         if self.ranks.is_first:
-            write(self.directory, self.training.step, state)
+            self.checkpoints.write(how, self.training.step, state)
+        now = time.monotonic()
+        held = self.together * (now - started)
+        self.next_checkpoint = now + max(self.config.checkpoint_seconds, held / CHECKPOINT_SHARE)
 
     def _state(self) -> dict[str, Any]:
         return self.training.state() | {
@@ -206,9 +234,18 @@ class RunLoop:
             "evaluation_seconds": self.evaluation_seconds,
         }
 
-    def _record(self, step: int) -> None:
+    def _settle(self) -> None:
+        """Wait for the device, and tell what it has come to."""
+        self.training.settle()
+        self._record()
+
+    def _record(self) -> None:
+        """Write the lines that are due, of losses that are on the host: a card need not be waited for at each."""
+        while self.lines and self.lines[0] <= len(self.training.losses):
+            self._line(self.lines.popleft())
+
+    def _line(self, step: int) -> None:
         training = self.training
-        training.settle()
         recipe = self.config.training
         stretch = slice(max(0, step - self.every), step)
         self._note(
@@ -229,6 +266,7 @@ class RunLoop:
         return own / max(self.training.seconds, 1e-9)
 
     def _evaluate(self) -> tuple[Evaluation, Router | None]:
+        self._settle()
         started = time.perf_counter()
         recipe = self.config.training
         batch = recipe.micro_batch_tokens or recipe.batch_tokens

@@ -7,15 +7,17 @@ where their parameters lie and how their gradients are made.
 
 import time
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fits.errors import UserError
 from trainer_small.config import RunConfig
+from trainer_small.data.batches import Batches
 from trainer_small.model.model import Model
 from trainer_small.result import Result, is_final, read_result
 from trainer_small.runs.lock import Busy, locked
@@ -67,12 +69,14 @@ class Stack:
         )  # one stacked parameter, then every model's own
         if config.compile:
             compile_model(self.model)
+        self._later = [training.step - first.step for training in trainings]
+        self.batches = Batches(self._windows, first.device)  # one reader and one copy for all
 
     def gradients(self) -> Tensor:
         """Give every training the gradients of its coming batch; returns the losses ``[models]``."""
         started, processor = time.perf_counter(), time.process_time()
         training = self.trainings[0].config.training
-        batch = torch.stack([each.batch() for each in self.trainings])
+        batch = self.batches.of(self.trainings[0].step)
         losses = torch.zeros(len(batch), device=batch.device)
         for part in batch.split((training.micro_batch_tokens or training.batch_tokens) // training.sequence_length, 1):
             share = part.shape[1] / batch.shape[1]
@@ -90,6 +94,10 @@ class Stack:
             each.seconds += seconds / len(batch)
             each.device_seconds += device_seconds / len(batch)
         return losses
+
+    def _windows(self, step: int) -> np.ndarray:
+        """``[models, windows, sequence_length + 1]`` when the first one's step is ``step``."""
+        return np.stack([each.windows(step + later) for each, later in zip(self.trainings, self._later, strict=True)])
 
 
 def why_not_stacked(first: RunConfig, other: RunConfig) -> str | None:
@@ -142,13 +150,14 @@ def run_stack(
             done = read_result(folder)
             if done is not None and is_final(folder):
                 results[folder] = done
-            elif (run := _begin(folder, config, on_progress, stop, results)) is not None:
+            elif (run := _begin(folder, config, on_progress, stop, results, len(folders))) is not None:
                 running.append(run)
         while running:
             stack = Stack([run.loop.training for run in running])
-            while len(stack.trainings) == len(running):
-                losses = stack.gradients()
-                running = [run for run, loss in zip(running, losses, strict=True) if run.goes_on(loss, results)]
+            with closing(stack.batches):
+                while len(stack.trainings) == len(running):
+                    losses = stack.gradients()
+                    running = [run for run, loss in zip(running, losses, strict=True) if run.goes_on(loss, results)]
     return [results[folder] for folder in folders]
 
 
@@ -173,10 +182,10 @@ class _Running:
 
 
 def _begin(
-    folder: Path, config: RunConfig, on_progress: Any, stop: Any, results: dict[Path, Result]
+    folder: Path, config: RunConfig, on_progress: Any, stop: Any, results: dict[Path, Result], together: int
 ) -> _Running | None:
     try:
-        run = _Running(folder, config, RunLoop(folder, config, on_progress, stop))
+        run = _Running(folder, config, RunLoop(folder, config, on_progress, stop, together))
     except Exception as error:
         results[folder] = record_failure(folder, config, error)
         return None

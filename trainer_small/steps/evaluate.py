@@ -2,10 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 
+from trainer_small.data.batches import pinned
 from trainer_small.data.validation_tokens import ValidationTokens
 from trainer_small.model.model import Model
 from trainer_small.model.router_load import router_load
@@ -45,11 +47,11 @@ def score(
     model.eval()
     with eager(model):
         losses = [
-            token_losses(model(inputs)[0], model.head, targets).double().cpu().numpy()
+            token_losses(model(inputs)[0], model.head, targets)
             for inputs, targets in _windows(text, sequence_length, batch_tokens, device)
         ]
     model.train()
-    return np.concatenate(losses)
+    return torch.cat(losses).cpu().double().numpy()  # a card is waited for here alone
 
 
 def _summary(losses: np.ndarray, text: ValidationTokens) -> Evaluation:
@@ -79,14 +81,16 @@ def _summary(losses: np.ndarray, text: ValidationTokens) -> Evaluation:
 
 def _windows(text: ValidationTokens, length: int, batch_tokens: int, device: torch.device):
     """Batches of full windows, then the shorter rest as a window of its own."""
-    inputs, targets = torch.from_numpy(text.inputs), torch.from_numpy(text.targets)
-    whole = len(inputs) // length * length
+    whole = len(text.inputs) // length * length
     step = max(1, batch_tokens // length) * length
-    for start in range(0, whole, step):
-        rows = slice(start, min(start + step, whole))
-        yield inputs[rows].view(-1, length).to(device), targets[rows].to(device)
-    if whole < len(inputs):
-        yield inputs[whole:].view(1, -1).to(device), targets[whole:].to(device)
+    for start, end in pairwise((*range(0, whole, step), whole, len(text.inputs))):
+        if start == end:
+            continue
+        inputs, targets = (
+            pinned(torch.from_numpy(part[start:end]), device).to(device, non_blocking=True)
+            for part in (text.inputs, text.targets)
+        )
+        yield inputs.view(-1, min(length, end - start)), targets
 
 
 def _ratio(total: np.ndarray, size: np.ndarray) -> tuple[float, float]:

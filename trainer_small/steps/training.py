@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from trainer_small.config import RunConfig
+from trainer_small.data.batches import Batches
 from trainer_small.data.token_reader import TokenReader
 from trainer_small.machine.memory import peak_memory_bytes
 from trainer_small.machine.ranks import Ranks
@@ -53,6 +54,7 @@ class Training:
             compile_model(self.model)
         self.optimizer = make_optimizer(self.model, training)
         self.parallel.split_groups(self.optimizer)
+        self.batches = Batches(self.windows, device)
         self.step = 0
         self.seconds = 0.0
         """Spent on steps by this run itself: a branch's trunk counts its own."""
@@ -64,12 +66,11 @@ class Training:
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
         self._check_every = 1 if device.type == "cpu" else 16
 
-    def batch(self) -> torch.Tensor:
-        """This rank's windows of the coming step, ``[windows, sequence_length + 1]``."""
+    def windows(self, step: int) -> np.ndarray:
+        """This rank's windows of the step after ``step`` others, ``[windows, sequence_length + 1]``."""
         training = self.config.training
-        first, own = self.parallel.rows(training.batch_at(self.step) // training.sequence_length)
-        position = training.tokens_at(self.step) // training.sequence_length + first
-        return torch.from_numpy(self.reader.batch(position, own)).to(self.device)
+        first, own = self.parallel.rows(training.batch_at(step) // training.sequence_length)
+        return self.reader.batch(training.tokens_at(step) // training.sequence_length + first, own)
 
     def advance(self, loss: torch.Tensor | None = None) -> None:
         """One optimizer step.
@@ -85,7 +86,7 @@ class Training:
         training = self.config.training
         set_learning_rate(self.optimizer, training, self.step)
         if loss is None:
-            loss = self._gradients(self.batch())
+            loss = self._gradients(self.batches.of(self.step))
         loss = self.parallel.ranks.mean(loss)
         self.parallel.average_gradients()
         norm = self.parallel.clip_gradients(training.grad_clip or torch.inf)
@@ -117,15 +118,16 @@ class Training:
 
     def settle(self) -> None:
         """Bring the pending losses to the host and check them."""
-        for loss, norm in self._pending:
-            self.losses.append(loss.item())
-            self.gradient_norms.append(norm.item())
+        pending = torch.stack([torch.stack(pair) for pair in self._pending]).tolist() if self._pending else []
+        self._pending.clear()
+        for loss, norm in pending:
+            self.losses.append(loss)
+            self.gradient_norms.append(norm)
             step = len(self.losses)
             if not np.isfinite(self.losses[-1]):
                 raise Diverged(step, f"the training loss is {self.losses[-1]} at step {step}")
             if not np.isfinite(self.gradient_norms[-1]):
                 raise Diverged(step, f"the gradient norm is {self.gradient_norms[-1]} at step {step}")
-        self._pending.clear()
         stretch = max(16, self.config.training.steps // 10)
         if len(self.losses) > stretch:
             recent = float(np.mean(self.losses[-stretch:]))
