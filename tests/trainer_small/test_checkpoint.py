@@ -133,19 +133,28 @@ def test_runs_that_write_beside_their_training_end_with_the_same_bits(
 
 
 @pytest.mark.usefixtures("beside")
-@pytest.mark.parametrize("moment", ["on the way", "at the end"])
+@pytest.mark.parametrize("moment", ["on the way", "at a stop", "at the end"])
 def test_a_full_disk_beside_the_training_ends_the_run_in_the_same_sentence(
     run_folder: RunFolder, monkeypatch: pytest.MonkeyPatch, same_run: SameRun, moment: str
 ) -> None:
-    folder = run_folder("full", checkpoint_seconds=1e-6 if moment == "on the way" else 60)
+    folder = run_folder("full", saved_at=[128 * 10] if moment == "on the way" else [])
+    steps = 0
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
+    def stop() -> bool:
+        nonlocal steps
+        steps += 1
+        while _threads():
+            time.sleep(0.001)
+        return steps == 10 and moment == "at a stop"
+
     with monkeypatch.context() as patch:
         patch.setattr("torch.save", full)
         with pytest.raises(UserError, match=r"checkpoint of step \d+ cannot be written \(No space left"):
-            run_one(folder)
+            run_one(folder, stop=stop)
+    assert steps == 29 if moment == "at the end" else steps <= 10  # at the step after the write, if not before
     failed = read_result(folder)
     assert failed is not None and failed.status == "failed" and not _threads()
     assert not list(folder.glob("*.pt")) and not list(folder.glob(".checkpoint*"))
