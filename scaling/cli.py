@@ -58,9 +58,9 @@ app = typer.Typer(cls=Commands, no_args_is_help=True, rich_markup_mode=None, pre
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        import importlib.metadata
+        from fits.version import program_version
 
-        typer.echo(importlib.metadata.version("moe-scaling"))
+        typer.echo(program_version())
         raise typer.Exit
 
 

@@ -8,7 +8,8 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from scaling.extras import DISTRIBUTION, how_to_install
+from fits.version import DISTRIBUTION, program_version
+from scaling.extras import how_to_install
 from scaling.public_tables import data_root, find_table, list_tables
 from trainer_small.machine.machine import available_memory_bytes, default_workers, usable_cores
 
@@ -49,7 +50,7 @@ def _machine() -> Iterator[Finding]:
     memory = available_memory_bytes() / 2**30
     workers = default_workers(1)
     free = shutil.disk_usage(".").free / 2**30
-    yield Finding("version", _version())
+    yield Finding("version", f"{DISTRIBUTION} {program_version()}")
     yield Finding("python", f"{platform.python_version()} at {sys.prefix}")
     yield Finding("cores", f"{usable_cores()} usable")
     yield Finding(
@@ -58,10 +59,6 @@ def _machine() -> Iterator[Finding]:
         "free some memory; one proxy run needs about 1 GiB" if memory < 1 else "",
     )
     yield Finding("disk", f"{free:.0f} GiB free here", "free some space" if free < 1 else "")
-
-
-def _version() -> str:
-    return f"{DISTRIBUTION} {importlib.metadata.version(DISTRIBUTION)}"
 
 
 def _device() -> Finding:
@@ -79,10 +76,18 @@ def _device() -> Finding:
     return Finding("device", f"CPU; torch is built for CUDA {torch.version.cuda} but sees no GPU", mend)
 
 
+def _requirements() -> list[str]:
+    """None where this program runs from a checkout on the path."""
+    try:
+        return importlib.metadata.requires(DISTRIBUTION) or []
+    except importlib.metadata.PackageNotFoundError:
+        return []
+
+
 def _packages() -> Iterator[Finding]:
     """By this package's own metadata: each required package, then a line for each extra."""
     extras: dict[str, list[str]] = {name: [] for name in EXTRAS}
-    for requirement in importlib.metadata.requires(DISTRIBUTION) or []:
+    for requirement in _requirements():
         name, _, marker = requirement.partition(";")
         package = re.split(r"[\[<>=!~ ]", name.strip(), maxsplit=1)[0]
         extra = re.search(r"extra\s*==\s*['\"]([^'\"]+)['\"]", marker)

@@ -10,8 +10,7 @@ import urllib.parse
 from pathlib import Path
 
 from fits.errors import UserError
-
-DISTRIBUTION = "moe-scaling"
+from fits.version import DISTRIBUTION
 
 
 class NotInstalled(UserError):
@@ -20,8 +19,11 @@ class NotInstalled(UserError):
 
 def how_to_install(extra: str) -> str:
     """The command that brings an extra: from the clone this package is installed from, else by its name."""
-    distribution = importlib.metadata.distribution(DISTRIBUTION)
-    origin = json.loads(distribution.read_text("direct_url.json") or "{}").get("url", "")
+    try:
+        installed = importlib.metadata.distribution(DISTRIBUTION).read_text("direct_url.json")
+    except importlib.metadata.PackageNotFoundError:  # a checkout on the path
+        installed = None
+    origin = json.loads(installed or "{}").get("url", "")
     if origin.startswith("file://"):
         folder = urllib.parse.unquote(urllib.parse.urlparse(origin).path)
         return f"pip install -e '{folder}[{extra}]'"

@@ -1,12 +1,12 @@
 """Where the numbers come from: files with their hashes, versions, machines."""
 
 import hashlib
-import importlib.metadata
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from fits.version import DISTRIBUTION, program_version
 from scaling.report.collect import Material
 from scaling.report.numbers import short
 from scaling.report.points import numbers_of
@@ -14,7 +14,7 @@ from scaling.report.points import numbers_of
 
 def provenance(material: Material) -> Iterator[tuple[str, str, str]]:
     """(what, what it is, sha256 or empty) for the reader who wants to check."""
-    yield "tool", f"moe-scaling {importlib.metadata.version('moe-scaling')}", ""
+    yield "tool", f"{DISTRIBUTION} {program_version()}", ""
     yield from _corpus(material)
     for file in ("sweep.yaml", "runs.csv", "law.json", "law_tokens.json", "plan.yaml", "plan_axk1.yaml"):
         path = material.directory / file

@@ -1,6 +1,5 @@
 """What made a run: the machine, the versions and the state of this program's source."""
 
-import importlib.metadata
 import platform
 import subprocess
 from functools import cache
@@ -9,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from fits.version import program_version
 from trainer_small.machine.numerics import processor_name
 from trainer_small.result import Git, Machine
 from trainer_small.steps.training import Training
@@ -30,7 +30,7 @@ def machine(training: Training, precision: str) -> Machine:
         torch=torch.__version__,
         numpy=np.__version__,
         cuda=torch.version.cuda if on_gpu else None,
-        program=importlib.metadata.version("moe-scaling"),
+        program=program_version(),
         git=git_state(),
     )
 
