@@ -31,7 +31,8 @@ class _RMSNorm(torch.autograd.Function):
         normal = wide * inverse
         # A narrow input is half of what it is when normal and wide, and is made so again in one pass.
         ctx.save_for_backward(normal if x.dtype == wide.dtype else x, inverse, weight)
-        return (normal * weight).to(x.dtype)
+        out = normal * weight
+        return out if out.dtype == x.dtype else out.to(x.dtype)  # for torch 2.11: see ``rotary.turned``
 
     @staticmethod
     @once_differentiable

@@ -18,8 +18,12 @@ def rotary_table(length: int, size: int, theta: float, device: torch.device, dty
 
 
 def turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """``x`` rotated by the table, outside autograd; the transpose is the same with ``-sin``."""
-    return (x * cos).addcmul_(x.roll(x.shape[-1] // 2, -1), sin)
+    """``x`` rotated by the table, outside autograd; the transpose is the same with ``-sin``.
+
+    Not in place: to the compiler of torch 2.11 a function has no gradient when the last operator of its forward returns
+    a tensor that was there before.
+    """
+    return torch.addcmul(x * cos, x.roll(x.shape[-1] // 2, -1), sin)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Cross-entropy through the head, in chunks: no full table of logits, gradients made in the forward pass."""
 
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -105,12 +105,10 @@ def _eager_chunk(logits: Tensor, targets: Tensor, counted: Tensor | None, device
     return total, logits
 
 
-def _fusible_chunk(logits: Tensor, targets: Tensor, counted: Tensor | None, device_type: str) -> tuple[Tensor, Tensor]:
-    """``_eager_chunk`` in a form that a compiler makes two passes of."""
-    del device_type
+def _two_passes(logits: Tensor, picked: Tensor, targets: Tensor, counted: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What a compiler makes two passes over the logits of."""
     wide = logits.to(torch.promote_types(logits.dtype, torch.float32))
     normalizer = wide.logsumexp(-1, keepdim=True)
-    picked = wide.gather(-1, targets.unsqueeze(-1))
     hit = torch.arange(logits.shape[-1], device=logits.device) == targets.unsqueeze(-1)
     losses, gradient = normalizer - picked, (wide - normalizer).exp() - hit.to(wide.dtype)
     if counted is not None:
@@ -118,9 +116,19 @@ def _fusible_chunk(logits: Tensor, targets: Tensor, counted: Tensor | None, devi
     return losses.sum((-2, -1)), logits.copy_(gradient)
 
 
+def _fusible_chunk(
+    logits: Tensor, targets: Tensor, counted: Tensor | None, device_type: str, passes: Callable[..., Any] = _two_passes
+) -> tuple[Tensor, Tensor]:
+    """``_eager_chunk`` for a compiler."""
+    del device_type
+    # Beforehand: the compiler of torch 2.11 reads them when their gradient has taken their place.
+    picked = logits.gather(-1, targets.unsqueeze(-1))
+    return passes(logits, picked, targets, counted)
+
+
 @cache
-def _compiled_chunk() -> Callable[[Tensor, Tensor, Tensor | None, str], tuple[Tensor, Tensor]]:
-    return torch.compile(_fusible_chunk, dynamic=False, fullgraph=True)
+def _compiled_chunk() -> Callable[..., tuple[Tensor, Tensor]]:
+    return partial(_fusible_chunk, passes=torch.compile(_two_passes, dynamic=False, fullgraph=True))
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
