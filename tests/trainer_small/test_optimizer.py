@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from fits.errors import UserError
 from trainer_small.architecture import Architecture
 from trainer_small.config import RunSpec
 from trainer_small.model.model import Model
 from trainer_small.runs.run import run_one
+from trainer_small.steps import muon
 from trainer_small.steps.muon import Muon, orthogonalize
 from trainer_small.steps.optimizer import make_optimizer, muon_rows, set_learning_rate
 from trainer_small.steps.parametrization import initialize
@@ -180,3 +182,87 @@ def test_a_trunk_s_decay_must_not_follow_its_horizon(run_spec: Callable[..., Run
     branch = run_folder("branch", training=recipe | {"tokens": 128 * 20}, trunk={"run_id": "trunk", "tokens": 128 * 10})
     with pytest.raises(UserError, match=r"training\.weight_decay"):
         run_one(branch)
+
+
+_HELD = {"experts": ((3, 16, 12), (8, 8)), "tall": ((24, 10), (24,)), "queries": ((16, 12), (8, 4, 4))}
+_HELD |= {"wide": ((6, 20), (6,)), "down": ((3, 12, 8), (12,)), "twin": ((3, 16, 12), (8, 8))}
+
+
+@pytest.mark.parametrize("together", [1, 200, 10**6])
+def test_matrices_that_go_together_move_as_they_would_alone(monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    monkeypatch.setattr(muon, "_TOGETHER", {"cpu": together})
+    torch.manual_seed(0)
+    start = {name: torch.randn(shape) for name, (shape, _) in _HELD.items()}
+    parameters = {name: torch.nn.Parameter(value.clone()) for name, value in start.items()}
+    rates = {name: 0.01 * (at + 1) for at, name in enumerate(_HELD)}
+    groups = [
+        {"params": [parameters[name]], "lr": rates[name], "weight_decay": 0.1, "rows": rows}
+        for name, (_, rows) in _HELD.items()
+    ]
+    optimizer = Muon(groups, momentum=0.9, betas=(0.9, 0.95), eps=1e-12, dtype=torch.float32)
+    momenta = {name: torch.zeros_like(value) for name, value in start.items()}
+    for _ in range(3):
+        for name, (shape, rows) in _HELD.items():
+            gradient = torch.randn(shape)
+            parameters[name].grad = gradient
+            momenta[name] = 0.9 * momenta[name] + 0.1 * gradient
+            ahead = 0.1 * gradient + 0.9 * momenta[name]
+            parts = [orthogonalize(part, torch.float32) * (part.shape[-2] / part.shape[-1]) ** 0.5
+                     for part in ahead.split(rows, -2)]  # fmt: skip
+            start[name] = start[name] * (1 - 0.1 * rates[name]) - rates[name] * torch.cat(parts, -2)
+        optimizer.step()
+        for name, value in start.items():
+            torch.testing.assert_close(parameters[name].detach(), value, rtol=1e-4, atol=1e-5)
+
+
+class _Operators(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.count += "view" not in str(func) and "split" not in str(func) and "slice" not in str(func)
+        return func(*args, **(kwargs or {}))
+
+
+def test_a_step_is_as_many_operators_for_more_layers_and_experts(tiny_architecture: MakeArchitecture) -> None:
+    """On a GPU each is a launch, which takes longer than a small matrix."""
+    counts = []
+    for changes in ({"num_layers": 3}, {"num_layers": 7}, {"num_layers": 7, "num_experts": 16}):
+        model = Model(tiny_architecture(**changes))
+        model.device_type = "cuda"
+        optimizer = make_optimizer(model, _recipe(optimizer="muon"))
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        with _Operators() as operators:
+            optimizer.step()
+        counts.append(operators.count)
+    assert counts[0] == counts[1] == counts[2] < 250
+
+
+def test_ranks_may_share_the_work(tiny_architecture: MakeArchitecture) -> None:
+    """Of matrices that are the same on all of them."""
+    moved, sizes = [], []
+
+    def share(matrices: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(matrices))
+        parts = matrices.split((1, len(matrices) - 1)) if len(matrices) > 1 else [matrices]
+        return torch.cat([orthogonalize(part, torch.float32) for part in parts])
+
+    for shared in (False, True):
+        model, recipe = Model(tiny_architecture()), _recipe(optimizer="muon")
+        initialize(model, recipe, 0)
+        optimizer = make_optimizer(model, recipe)
+        assert isinstance(optimizer, Muon)
+        if shared:
+            optimizer.param_groups[0]["own"] = optimizer.param_groups[0]["rows"] is not None
+            optimizer.share = share
+        set_learning_rate(optimizer, recipe, 5)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+        optimizer.step()
+        moved.append([parameter.detach() for parameter in model.parameters()])
+    assert sizes
+    for one, other in zip(*moved, strict=True):
+        torch.testing.assert_close(one, other)

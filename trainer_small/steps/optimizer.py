@@ -47,7 +47,14 @@ def make_optimizer(model: Model, training: TrainingConfig) -> torch.optim.Optimi
     ]
     betas = (training.beta1, training.beta2_at(0))
     if training.optimizer == "muon":
-        return Muon(listed, momentum=training.muon_momentum, betas=betas, eps=_EPS, dtype=model.compute_dtype)
+        return Muon(
+            listed,
+            momentum=training.muon_momentum,
+            betas=betas,
+            eps=_EPS,
+            dtype=model.compute_dtype,
+            device_type=model.device_type,
+        )
     return torch.optim.AdamW(listed, lr=training.learning_rate, betas=betas, eps=_EPS, fused=True)
 
 
