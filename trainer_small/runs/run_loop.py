@@ -75,6 +75,8 @@ class RunLoop:
         self.ranks = join_ranks()
         self.device = choose_device(config, self.ranks.local_rank)
         reset_peak_memory()
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         self.precision = set_matmul_precision(self.device, config.architecture.hidden_size)
         training = config.training
         sources = [  # an absolute path stays what it is
