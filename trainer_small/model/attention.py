@@ -200,7 +200,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, positions: Positions, *, rotary: boo
         k, v = (part.repeat_interleave(positions.queries_per_key, 1) for part in (k, v))
         gqa = False
     value_size = v.shape[-1]
-    if positions.kernel == "flash":  # which wants values as wide as keys
+    if positions.kernel == "flash" and value_size != q.shape[-1]:  # it wants values as wide as keys
         v = F.pad(v, (0, q.shape[-1] - value_size))
     same = None
     if positions.documents is not None:

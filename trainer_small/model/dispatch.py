@@ -93,7 +93,7 @@ def _grouped(x: Tensor, indices: Tensor, weights: Tensor, gate_up: Tensor, down:
         down = F.pad(down, (0, larger, 0, wider))
         return _grouped(F.pad(x, (0, wider)), indices, weights, gate_up, down)[:, :hidden]
     flat = indices.flatten()
-    order = flat.argsort(stable=True)
+    order = flat.to(torch.int16).argsort(stable=True)  # a GPU sorts byte by byte
     position = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=order.device))
     # No count leaves the device: the group ends stay a tensor.
     ends = torch.searchsorted(flat[order], torch.arange(len(gate_up), device=x.device), right=True).to(torch.int32)

@@ -130,4 +130,5 @@ def _mend(directory: Path, error: OSError) -> UserError:
 
 def _is_out_of_memory(error: Exception) -> bool:
     refused = isinstance(error, OSError) and error.errno == errno.ENOMEM
-    return refused or isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    said = any(words in str(error) for words in ("can't allocate memory", "CUBLAS_STATUS_ALLOC_FAILED"))
+    return refused or said or isinstance(error, MemoryError | torch.OutOfMemoryError)

@@ -1,6 +1,7 @@
 """``torch.compile`` in one place: what is compiled, and what makes it give the same numbers every time."""
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch.utils import deterministic
@@ -47,9 +48,23 @@ def compile_model(model: Model, *, graphs: bool = False) -> None:
         block.compile(dynamic=False, fullgraph=alone)
 
 
-def eager(model: Model) -> AbstractContextManager[object]:
-    """Inside, the model runs as it is written: for shapes that are met too seldom to compile for."""
-    return torch.compiler.set_stance("force_eager") if is_compiled(model) else nullcontext()
+@contextmanager
+def eager(model: Model) -> Iterator[None]:
+    """Inside, the model runs as it is written: for shapes that are met too seldom to compile for.
+
+    What is compiled for its own sake (attention to one's own document on a GPU) stays so.
+    """
+    blocks = [*model.blocks, *model.multi_token.values()]
+    held, model.through_blocks = model.through_blocks, model._through_blocks
+    calls = [block._compiled_call_impl for block in blocks]
+    for block in blocks:
+        block._compiled_call_impl = None
+    try:
+        yield
+    finally:
+        model.through_blocks = held
+        for block, call in zip(blocks, calls, strict=True):
+            block._compiled_call_impl = call
 
 
 def is_compiled(model: Model) -> bool:

@@ -4,6 +4,7 @@ The step is the run's own code on fake tensors, which have shapes and no data, s
 model. What a process holds besides its tensors was measured (``benchmarks/memory_prediction.py``).
 """
 
+import gc
 from bisect import bisect_left
 from dataclasses import dataclass
 from functools import lru_cache
@@ -70,7 +71,7 @@ def fit_micro_batch(run: Run, device: torch.device, ranks: int = 1) -> Run:
     """
     if device.type != "cuda" or run.training.micro_batch_tokens is not None:
         return run
-    micro = largest_micro_batch(run, torch.cuda.mem_get_info(device)[0], ranks)
+    micro = largest_micro_batch(run, _free_bytes(device), ranks)
     return run if micro is None else with_micro_batch(run, micro)
 
 
@@ -115,7 +116,7 @@ def require_memory(run: RunSpec, device: torch.device) -> None:
         DoesNotFit: with the predicted and the free bytes.
     """
     cuda = device.type == "cuda"
-    free = torch.cuda.mem_get_info(device)[0] if cuda else available_memory_bytes()
+    free = _free_bytes(device)
     if 2 * run_memory_bytes(run) < free:
         return
     need = footprint(run, cuda=cuda)
@@ -129,6 +130,14 @@ def require_memory(run: RunSpec, device: torch.device) -> None:
             f"{need.optimizer / gib:.1f} for the optimizer's moments, {need.tensors / gib:.1f} for all tensors of a "
             f"step) and {(free + held) / gib:.1f} GiB are free on {'the GPU' if cuda else 'this machine'}"
         )
+
+
+def _free_bytes(device: torch.device) -> int:
+    if device.type != "cuda":
+        return available_memory_bytes()
+    gc.collect()
+    torch.cuda.empty_cache()  # what an earlier run of this process left
+    return torch.cuda.mem_get_info(device)[0]
 
 
 @lru_cache(maxsize=4096)

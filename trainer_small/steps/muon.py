@@ -121,14 +121,14 @@ class Muon(torch.optim.Optimizer):
         gradients = [each.gradient for each in matrices]
         momenta = [each.momentum for each in matrices]
         keep = groups[0]["momentum"]
-        _aten._foreach_lerp_(momenta, gradients, 1 - keep)
-        ahead = torch.cat(_aten._foreach_lerp(gradients, momenta, keep))
+        _aten._foreach_lerp_.Scalar(momenta, gradients, 1 - keep)
+        ahead = torch.cat(_aten._foreach_lerp.Scalar(gradients, momenta, keep))
         directions = share(ahead) if share is not None else orthogonalize(ahead, self._dtype)
         scale = (ahead.shape[1] / ahead.shape[2]) ** 0.5
         steps = list(directions.split([len(parameter) for parameter in parameters]))
-        _aten._foreach_mul_(steps, [-group["lr"] * scale for group in groups])
-        _aten._foreach_mul_(parameters, [1 - group["lr"] * group["weight_decay"] for group in groups])
-        _aten._foreach_add_(parameters, steps)
+        _aten._foreach_mul_.ScalarList(steps, [-group["lr"] * scale for group in groups])
+        _aten._foreach_mul_.ScalarList(parameters, [1 - group["lr"] * group["weight_decay"] for group in groups])
+        _aten._foreach_add_.List(parameters, steps)
 
     def _sharded(self, group: dict[str, Any], parameter: Tensor) -> None:
         """One parameter of which each rank has a part: parts have no singular values of their own."""
