@@ -201,7 +201,7 @@ def test_metrics_wait_for_losses_that_are_still_on_the_device(run_folder: RunFol
     count = iter(range(10**9))
     for stop in (lambda: next(count) >= 18, None):
         loop = RunLoop(folder, RunConfig.load(folder / "config.yaml"), None, stop)
-        loop.training._check_every = 16
+        loop.training.check_every = 16
         loop.train()
     same_run(folder.parent / "each", folder)
 

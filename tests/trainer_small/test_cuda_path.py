@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch._dynamo.utils import counters
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -16,6 +17,7 @@ from trainer_small.config import RunSpec
 from trainer_small.model import dispatch
 from trainer_small.model.attention import Kernel, Positions, attend, attention_kernel
 from trainer_small.model.dispatch import apply_experts
+from trainer_small.model.expert_exchange import ExpertExchange
 from trainer_small.model.model import Model
 from trainer_small.model.moe import MixtureOfExperts
 from trainer_small.runs.stacked import Stack
@@ -72,7 +74,7 @@ def _training(run: RunSpec) -> Training:
     """As on a GPU, but for the device."""
     training = Training(run_config(run), _Reader(run.training.sequence_length), CPU)  # type: ignore[arg-type]
     _as_on_cuda(training.model)
-    training._check_every = 16
+    training.check_every = 16
     return training
 
 
@@ -141,6 +143,28 @@ def test_no_step_of_a_stack_waits_for_the_device(run_spec: MakeRun, monkeypatch:
     with _no_waiting(monkeypatch):
         for training, loss in zip(trainings, stack.gradients(), strict=True):
             training.advance(loss)
+
+
+def test_experts_on_other_ranks_are_waited_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many rows travel the host must know; not again in the backward pass."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    waits = 0
+    tolist = torch.Tensor.tolist
+
+    def counted(tensor: torch.Tensor) -> Any:
+        nonlocal waits
+        waits += 1
+        return tolist(tensor)
+
+    try:
+        x, indices, weights, gate_up, down = _case(40, 2, 4, 32, 16)
+        exchange = ExpertExchange(dist.group.WORLD, 1)
+        with _no_waiting(monkeypatch):
+            monkeypatch.setattr(torch.Tensor, "tolist", counted)
+            exchange.apply_experts(x, indices, weights, gate_up, down, "grouped").sum().backward()
+    finally:
+        dist.destroy_process_group()
+    assert waits == 1
 
 
 def test_where_documents_begin_is_found_without_waiting(

@@ -32,10 +32,12 @@ class ExpertExchange:
         leaving = leaving.scatter_add_(0, chosen, torch.ones_like(chosen)).view(self._ranks, own)
         arriving = torch.empty_like(leaving)
         dist.all_to_all_single(arriving, leaving, group=self._group)
-        sent, received = leaving.sum(1).tolist(), arriving.sum(1).tolist()
+        # How many rows travel the host must know: it waits here, once.
+        sent, received = torch.stack((leaving.sum(1), arriving.sum(1))).tolist()
 
         rows = _Exchange.apply(Spread.apply(x, order // k, position, k), sent, received, self._group)
-        expert = torch.arange(own, device=x.device).repeat(self._ranks).repeat_interleave(arriving.flatten())
+        expert = torch.arange(own, device=x.device).repeat(self._ranks)
+        expert = expert.repeat_interleave(arriving.flatten(), output_size=sum(received))
         # One row of zeros more, which comes out as zeros: a rank that no token comes to has gradients all the same.
         rows, expert = F.pad(rows, (0, 0, 0, 1)), F.pad(expert, (0, 1)).unsqueeze(1)
         outputs = apply_experts(rows, expert, rows.new_ones(expert.shape), gate_up, down, dispatch)[:-1]

@@ -12,6 +12,7 @@ import torch
 
 from fits.errors import UserError
 from trainer_small.machine.machine import available_memory_bytes
+from trainer_small.machine.ranks import several_ranks
 from trainer_small.runs.checkpoint_files import (
     HashedWrites,
     Kind,
@@ -147,7 +148,9 @@ def load_checkpoint(directory: Path, device: torch.device) -> dict[str, Any] | N
 
 
 def read_checkpoint(path: Path, device: torch.device) -> dict[str, Any]:
-    return torch.load(path, map_location=device, weights_only=True)
+    """The state, for a training on ``device``: of one on a CPU in memory, else still in the file until it is taken."""
+    on_cpu = device.type == "cpu" and not several_ranks()
+    return torch.load(path, map_location="cpu", weights_only=True, mmap=not on_cpu)
 
 
 def remove_partial_checkpoints(directory: Path) -> None:

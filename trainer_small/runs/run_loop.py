@@ -157,7 +157,9 @@ class RunLoop:
                 stopping = self.stop is not None and training.step < steps and self.stop()
                 # The first alone, which has waited for the disk; a write that lasts is not waited for.
                 due = self.ranks.is_first and now > self.next_checkpoint and not self.checkpoints.busy
-                wish = self.ranks.agree(2 * stopping + due)  # all ranks stop or save, or none
+                # All ranks stop or save, or none. They wait for each other to agree: only where they wait anyhow.
+                asked = self.ranks.size == 1 or training.step % training.check_every == 0
+                wish = self.ranks.agree(2 * stopping + due) if asked else 0
                 if wish:
                     self._save(save_checkpoint)
                 if wish >= 2:

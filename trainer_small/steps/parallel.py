@@ -2,7 +2,7 @@
 
 Every rank reads its own rows of the batch. Parameters are whole on every rank and their gradients are averaged, but
 for two kinds: with ``expert_parallel`` a rank keeps only its share of each layer's experts and tokens travel to them
-(``expert_exchange``), and with ``shard_parameters`` all others are FSDP2's (``fully_shard``, arXiv 2304.11277).
+(``expert_exchange``), and with ``shard_parameters`` all other matrices are FSDP2's (``fully_shard``, arXiv 2304.11277).
 A checkpoint holds whole tensors under the same names, however the run is spread.
 """
 
@@ -20,9 +20,8 @@ from trainer_small.machine.ranks import Ranks
 from trainer_small.model.expert_exchange import ExpertExchange
 from trainer_small.model.model import Model
 from trainer_small.model.moe import MixtureOfExperts
-
-_BUCKET = 2**25
-"""Gradients are averaged in flat pieces of about this many numbers: small messages cost time each."""
+from trainer_small.steps.gradient_average import GradientAverage
+from trainer_small.steps.muon import Muon, orthogonalize
 
 
 class Parallel:
@@ -47,6 +46,14 @@ class Parallel:
         if ranks.size > 1:
             self._spread(torch.device(next(model.parameters()).device))
         self._expert_parameters = {id(part) for part in _expert_parameters(model)} if self.experts_over > 1 else set()
+        own = [part for part in model.parameters() if id(part) in self._expert_parameters]
+        whole = [part for part in model.parameters() if not self._is_apart(part)]
+        self._averages: list[GradientAverage] = []
+        if ranks.size > 1:
+            self._averages.append(GradientAverage(whole, dist.group.WORLD, 1 / ranks.size))
+            # An expert has met the tokens of all ranks of its group already.
+            replicas = self._mesh.get_group("replica") if self.experts_over < ranks.size else None
+            self._averages.append(GradientAverage(own, replicas, 1 / ranks.size))
 
     def _spread(self, device: torch.device) -> None:
         shape = self.ranks.size // self.experts_over, self.experts_over
@@ -60,12 +67,22 @@ class Parallel:
                     parameter = getattr(block, name)
                     setattr(block, name, nn.Parameter(self._own(parameter.detach()).clone()))
         if self.sharded:
-            from torch.distributed.fsdp import fully_shard  # a second's import, for those who shard
+            from torch.distributed.fsdp import (  # a second's import, for those who shard
+                MixedPrecisionPolicy,
+                fully_shard,
+            )
 
-            apart = set(_expert_parameters(self.model)) if self.experts_over > 1 else None
+            apart = set(_expert_parameters(self.model)) if self.experts_over > 1 else set()
+            # Gains, biases and routers are small and computed in float32: every rank has them whole.
+            apart |= {part for name, part in self.model.named_parameters() if part.dim() == 1 or ".router." in name}
             mesh = init_device_mesh(device.type, (self.ranks.size,))
+            dtype = self.model.compute_dtype
+            narrow = MixedPrecisionPolicy(
+                param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32
+            )
             for block in (*self.model.blocks, *self.model.multi_token.values()):
-                fully_shard(block, mesh=mesh, ignored_params=apart)
+                fully_shard(block, mesh=mesh, ignored_params=apart, mp_policy=narrow)
+            # The head's gradient is added up over chunks of the loss: in float32, as embedding and head are.
             fully_shard(self.model, mesh=mesh, ignored_params=apart)
 
     def _own(self, experts: Tensor) -> Tensor:
@@ -84,16 +101,18 @@ class Parallel:
         own = count // self.ranks.size
         return self.ranks.rank * own, own
 
+    def last_part(self) -> None:
+        """Before the backward pass of a batch's last part: its gradients are averaged as they come.
+
+        Those that FSDP2 has it averages after every part: it is there for what does not fit whole.
+        """
+        for average in self._averages:
+            average.begin()
+
     def average_gradients(self) -> None:
         """After the backward pass: the gradient of the mean loss over all ranks, on each of them."""
-        if self.ranks.size == 1:
-            return
-        own = [part for part in self.model.parameters() if id(part) in self._expert_parameters]
-        whole = [part for part in self.model.parameters() if not self._is_apart(part)]
-        _sum_gradients(whole, dist.group.WORLD, 1 / self.ranks.size)
-        # An expert has met the tokens of all ranks of its group already.
-        replicas = self._mesh.get_group("replica") if self.experts_over < self.ranks.size else None
-        _sum_gradients(own, replicas, 1 / self.ranks.size)
+        for average in self._averages:
+            average.finish()
 
     def clip_gradients(self, largest: float) -> Tensor:
         """Scale all gradients so that their global norm is at most ``largest``; returns the norm before."""
@@ -119,6 +138,17 @@ class Parallel:
             part.mul_(factor)
         return norm
 
+    def shared_orthogonal(self, matrices: Tensor) -> Tensor:
+        """``orthogonalize`` of matrices ``[count, rows, columns]`` that all ranks have alike, each doing its share."""
+        share = -(-len(matrices) // self.ranks.size)
+        own = matrices[self.ranks.rank * share : (self.ranks.rank + 1) * share]
+        mine = matrices.new_zeros(share, *matrices.shape[1:])
+        if len(own):
+            mine[: len(own)] = orthogonalize(own, self.model.compute_dtype)
+        whole = mine.new_empty(share * self.ranks.size, *matrices.shape[1:])
+        dist.all_gather_into_tensor(whole, mine)
+        return whole[: len(matrices)]
+
     def sum_router_loads(self) -> None:
         """Make every router's ``load`` that of all ranks: the balancing bias follows the whole batch."""
         loads = [router.load for router in self.model.routers()]
@@ -131,55 +161,88 @@ class Parallel:
     # Checkpoints
 
     def split_groups(self, optimizer: torch.optim.Optimizer) -> None:
-        """Sharded and plain parameters in groups of their own: one fused step takes one kind."""
-        if not (self.sharded and self.experts_over > 1):
+        """Parameters that FSDP2 has, those that are this rank's own and those that all ranks have alike in groups of
+        their own: one fused step takes one kind. Ranks share Muon's work on what they have alike."""
+        if self.ranks.size == 1:
             return
         groups, optimizer.param_groups = list(optimizer.param_groups), []
+        self._alone = groups
         for group in groups:
-            for apart in (False, True):
-                members = [part for part in group["params"] if (id(part) in self._expert_parameters) == apart]
-                if members:
-                    optimizer.add_param_group(group | {"params": members})
+            kinds: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+            for part in group["params"]:
+                kinds.setdefault((_is_sharded(part), id(part) in self._expert_parameters), []).append(part)
+            for (_, own), members in kinds.items():
+                optimizer.add_param_group(group | {"params": members, "own": own})
+        if isinstance(optimizer, Muon):
+            optimizer.share = self.shared_orthogonal
 
     def gather(self, model: dict[str, Tensor], optimizer: dict[str, Any], of: torch.optim.Optimizer) -> None:
-        """Replace this rank's parts in both state dictionaries by whole tensors; every rank must call it."""
+        """Replace parts in the first rank's state dictionaries by whole tensors in host memory; drop them from those of
+        the others. Every rank must call it. One tensor at a time is whole on a device."""
+        if self.ranks.size == 1:
+            return
         self._exchange_parts(model, optimizer, of, self._whole)
+        places, states = self._places(of), optimizer["state"]
+        optimizer["state"] = {place: states[at] for at, place in enumerate(places) if at in states}
+        counts = iter(range(len(places)))
+        optimizer["param_groups"] = [
+            {**group, "params": [next(counts) for _ in group["params"]]} for group in self._alone
+        ]
 
     def localize(self, model: dict[str, Tensor], optimizer: dict[str, Any], of: torch.optim.Optimizer) -> None:
-        """The inverse: this rank's parts of whole tensors."""
+        """The inverse: this rank's parts of whole tensors, which may lie in a file."""
+        if self.ranks.size == 1:
+            return
+        states = optimizer["state"]
+        optimizer["state"] = {at: states[place] for at, place in enumerate(self._places(of)) if place in states}
+        optimizer["param_groups"] = of.state_dict()["param_groups"]
         self._exchange_parts(model, optimizer, of, self._part)
+
+    def _places(self, optimizer: torch.optim.Optimizer) -> list[int]:
+        """For each of its parameters, which one it is to a process alone, whose groups are not split."""
+        alone = {id(part): at for at, part in enumerate(part for group in self._alone for part in group["params"])}
+        return [alone[id(part)] for group in optimizer.param_groups for part in group["params"]]
 
     def _exchange_parts(
         self,
         model: dict[str, Tensor],
         optimizer: dict[str, Any],
         of: torch.optim.Optimizer,
-        change: Callable[[Tensor, Tensor], Tensor],
+        change: Callable[[Tensor, Tensor], Tensor | None],
     ) -> None:
-        if self.ranks.size == 1:
-            return
+
+        def exchange(held: dict[str, Any], name: str, parameter: Tensor) -> None:
+            changed = change(held[name], parameter)
+            if changed is None:
+                del held[name]
+            else:
+                held[name] = changed
+
         for name, parameter in self.model.named_parameters():
             if name in model and self._is_apart(parameter):
-                model[name] = change(model[name], parameter)
+                exchange(model, name, parameter)
         members = [part for group in of.param_groups for part in group["params"]]
         states = optimizer["state"]
         for index, parameter in enumerate(members):
             if index in states and self._is_apart(parameter):
-                states[index] = {
-                    key: change(value, parameter) if isinstance(value, Tensor) and value.dim() else value
-                    for key, value in states[index].items()
-                }
+                states[index] = dict(states[index])  # the optimizer's own stays as it is
+                for key, value in list(states[index].items()):
+                    if isinstance(value, Tensor) and value.dim():
+                        exchange(states[index], key, parameter)
 
     def _is_apart(self, parameter: Tensor) -> bool:
         """Whether no rank has all of the parameter."""
         return _is_sharded(parameter) or id(parameter) in self._expert_parameters
 
-    def _whole(self, part: Tensor, parameter: Tensor) -> Tensor:
+    def _whole(self, part: Tensor, parameter: Tensor) -> Tensor | None:
         if _is_sharded(part):
-            return cast(Any, part).full_tensor()
-        pieces = [torch.empty_like(part) for _ in range(self.experts_over)]
-        dist.all_gather(pieces, part.contiguous(), group=self._mesh.get_group("expert"))
-        return torch.cat(pieces)
+            whole = cast(Any, part).full_tensor()
+            return whole.cpu() if self.ranks.is_first else None
+        if self._mesh.get_local_rank("replica"):  # the first ranks of all groups have the same
+            return None
+        pieces = [torch.empty_like(part) for _ in range(self.experts_over)] if self.ranks.is_first else None
+        dist.gather(part.contiguous(), pieces, dst=0, group=self._mesh.get_group("expert"))
+        return torch.cat([piece.cpu() for piece in pieces]) if pieces else None
 
     def _part(self, whole: Tensor, parameter: Tensor) -> Tensor:
         if _is_sharded(parameter):
@@ -187,7 +250,7 @@ class Parallel:
 
             shard = cast(Any, parameter)
             return distribute_tensor(whole.to(parameter.device), shard.device_mesh, shard.placements)
-        return self._own(whole)
+        return self._own(whole).to(parameter.device, copy=True)
 
 
 def _is_sharded(tensor: Tensor) -> bool:
@@ -211,27 +274,3 @@ def _square_sum(parts: list[Tensor], device: torch.device) -> Tensor:
     if not parts:
         return torch.zeros((), device=device)
     return torch.nn.utils.get_total_norm(parts, foreach=True).square()
-
-
-def _sum_gradients(parameters: list[nn.Parameter], group: dist.ProcessGroup | None, scale: float) -> None:
-    """Add the gradients up over the group and scale them; without a group only scale."""
-    gradients = [part.grad for part in parameters if part.grad is not None]
-    if group is not None:
-        for bucket in _buckets(gradients):
-            flat = torch.cat([gradient.flatten() for gradient in bucket])
-            dist.all_reduce(flat, group=group)
-            for gradient, summed in zip(bucket, flat.split([part.numel() for part in bucket]), strict=True):
-                gradient.copy_(summed.view_as(gradient))
-    for gradient in gradients:
-        gradient.mul_(scale)
-
-
-def _buckets(gradients: list[Tensor]) -> Iterator[list[Tensor]]:
-    bucket: list[Tensor] = []
-    for gradient in gradients:
-        bucket.append(gradient)
-        if sum(part.numel() for part in bucket) >= _BUCKET:
-            yield bucket
-            bucket = []
-    if bucket:
-        yield bucket

@@ -64,7 +64,8 @@ class Training:
         """Training loss of every step, nats per token."""
         self.gradient_norms: list[float] = []
         self._pending: list[tuple[torch.Tensor, torch.Tensor]] = []
-        self._check_every = 1 if device.type == "cpu" else 16
+        self.check_every = 1 if device.type == "cpu" else 16
+        """Steps after which the host waits for the device, to read and check the losses."""
 
     def windows(self, step: int) -> np.ndarray:
         """This rank's windows of the step after ``step`` others, ``[windows, sequence_length + 1]``."""
@@ -97,7 +98,7 @@ class Training:
             router.end_batch(training.balancing_rate if training.balancing == "bias" else 0.0)
         self._pending.append((loss, norm))
         self.step += 1
-        if len(self._pending) >= self._check_every:
+        if len(self._pending) >= self.check_every:
             self.settle()
         seconds = time.perf_counter() - started
         self.seconds += seconds
@@ -109,9 +110,13 @@ class Training:
         """Add the gradients of ``batch``, micro-batch by micro-batch; returns its loss."""
         training = self.config.training
         loss = torch.zeros((), device=self.device)
-        for part in batch.split((training.micro_batch_tokens or training.batch_tokens) // training.sequence_length):
+        size = (training.micro_batch_tokens or training.batch_tokens) // training.sequence_length
+        parts = batch.split(size)
+        for at, part in enumerate(parts, 1):
             share = len(part) / len(batch)
             part_loss, objective = training_loss(self.model, part, training.multi_token_weight)
+            if at == len(parts):
+                self.parallel.last_part()
             (objective * share).backward()
             loss += part_loss.detach() * share
         return loss
