@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from fits.errors import UserError
-from trainer_small.config import RunSpec
+from trainer_small.config import ParallelConfig, RunSpec
 from trainer_small.machine.live_bytes import LiveBytes
 from trainer_small.machine.run_memory import run_memory_bytes
 from trainer_small.model.model import Model
@@ -125,3 +125,19 @@ def test_only_a_gpu_s_run_that_names_no_micro_batch_is_given_one(
     assert micro is not None and 1024 <= micro < 4096
     named = with_micro_batch(run, 2048)
     assert fit_micro_batch(named, gpu) == named
+
+
+def test_ranks_that_share_the_parameters_need_less_each(run_spec: Callable[..., RunSpec]) -> None:
+    run = _on_a_gpu(run_spec, architecture={"num_experts": 64})
+    spreads: list[dict[str, Any]] = [{}, {"expert_parallel": 4}, {"shard_parameters": True}]
+    spreads += [{"shard_parameters": True, "expert_parallel": 4}]
+    taken = [
+        footprint(run.model_copy(update={"parallel": ParallelConfig(**spread)}), cuda=True, ranks=8)
+        for spread in spreads
+    ]
+    alone = footprint(run, cuda=True)
+    assert taken[0] == alone
+    assert alone.weights / 4 < taken[1].weights < alone.weights / 2  # most are experts
+    assert taken[2].weights == pytest.approx(alone.weights / 8, rel=0.2)
+    assert alone.total > taken[1].total > taken[2].total
+    assert taken[3].weights > taken[2].weights  # experts go over four ranks alone

@@ -95,7 +95,7 @@ class RunLoop:
         self.exact = config.model_copy(update={"dtype": config.dtype_on(self.device.type)})
         self.identity = f"{self.exact.digest()} {self.reader.identity}"
         self.trunk_identity = f"{before_decay_digest(self.exact)} {self.reader.identity}"
-        require_memory(config, self.device)
+        require_memory(config, self.device, self.ranks.size)
         self.training = Training(config, self.reader, self.device, self.ranks)
         self.writers: list[Writer] = []
         self.evaluation_seconds = 0.0

@@ -46,7 +46,7 @@ class Footprint:
     """With what a process has besides its tensors: the number to compare with free memory."""
 
 
-def footprint(run: RunSpec, *, cuda: bool = False) -> Footprint:
+def footprint(run: RunSpec, *, cuda: bool = False, ranks: int = 1) -> Footprint:
     """Predict a run's peak memory, without taking any; the first call for a shape takes about a second.
 
     On a CPU it is the peak where freed memory is given back at once (``require_memory``); a run that has room takes
@@ -55,13 +55,37 @@ def footprint(run: RunSpec, *, cuda: bool = False) -> Footprint:
     Args:
         run: what is to be trained.
         cuda: on a GPU, where the tensors alone are counted exactly and the rest has not been compared with one yet.
+        ranks: that train the run together; what is said is then of one of them, where ``parallel`` spreads the
+            parameters less exactly: gradients are taken to be whole for a moment.
     """
     shape = {"run_id", "architecture", "training", "dtype", "activation_checkpointing"}
     same = {"run_id": "any", "dtype": run.dtype_on("cuda" if cuda else "cpu")}
     content = run.model_copy(update=same).model_dump_json(include=shape)
     weights, optimizer, tensors = _step(content, cuda)
+    if ranks > 1:
+        here, gathered = _share_of_rank(run, ranks)
+        tensors += round(gathered - (1 - here) * (weights + optimizer))
+        weights, optimizer = round(here * weights), round(here * optimizer)
     besides = _CUDA_BYTES if cuda else process_bytes(run) + (_COMPILER_BYTES if run.compile else 0)
     return Footprint(weights, optimizer, tensors, tensors + besides)
+
+
+def _share_of_rank(run: RunSpec, ranks: int) -> tuple[float, int]:
+    """What part of the parameters one rank keeps, and the bytes of those that FSDP2 gathers for a while."""
+    architecture, parallel = run.architecture, run.parallel
+    roles = architecture.params_by_role()
+    experts, small = roles["routed_experts"], roles["router"] + roles["norm"]
+    matrices = sum(roles.values()) - experts - small
+    here = experts / parallel.expert_parallel + matrices + small
+    if not parallel.shard_parameters:
+        return here / sum(roles.values()), 0
+    apart = parallel.expert_parallel > 1  # experts, which are then not FSDP2's
+    here = (experts / parallel.expert_parallel if apart else experts / ranks) + matrices / ranks + small
+    tables = roles["embedding"] + roles["lm_head"]
+    blocks = matrices - tables + (0 if apart else experts)
+    return here / sum(
+        roles.values()
+    ), 4 * tables + 2 * 2 * blocks // architecture.num_layers  # the next one comes early
 
 
 def fit_micro_batch(run: Run, device: torch.device, ranks: int = 1) -> Run:
@@ -91,7 +115,7 @@ def largest_micro_batch(run: RunSpec, free_bytes: float, ranks: int = 1) -> int 
 
     def too_large(count: int) -> bool:
         part = with_micro_batch(run, count * training.sequence_length)
-        return footprint(part, cuda=True).total > _CUDA_SHARE * free_bytes
+        return footprint(part, cuda=True, ranks=ranks).total > _CUDA_SHARE * free_bytes
 
     # Small runs fit whole, which one prediction tells.
     fitting = bisect_left(sizes, True, key=too_large) if too_large(sizes[-1]) else len(sizes)
@@ -106,7 +130,7 @@ class DoesNotFit(MemoryError):
     """A run needs more memory than is free: the computed number against the free one."""
 
 
-def require_memory(run: RunSpec, device: torch.device) -> None:
+def require_memory(run: RunSpec, device: torch.device, ranks: int = 1) -> None:
     """Refuse a run that cannot fit into the free memory, before anything is spent on it.
 
     A run that takes less than half of it by the quick formula is let through without the exact count. On a CPU a
@@ -119,7 +143,7 @@ def require_memory(run: RunSpec, device: torch.device) -> None:
     free = _free_bytes(device)
     if 2 * run_memory_bytes(run) < free:
         return
-    need = footprint(run, cuda=cuda)
+    need = footprint(run, cuda=cuda, ranks=ranks)
     if not cuda:
         give_back_at_once()
     held = 0 if cuda else PROCESS_BYTES  # this process is up already
