@@ -1,6 +1,7 @@
 """`scaling sweep design` and `cost`: which runs to buy, and what they take, before anything is spent."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -9,9 +10,11 @@ import typer
 
 from fits.errors import UserError
 from scaling.commands.options import numbers, pairs, whole_numbers
-from scaling.console import count, print_json, print_table, quantity, say
+from scaling.console import count, note, print_json, print_table, quantity, say
 
 if TYPE_CHECKING:
+    from scaling.hardware import Gpu
+    from trainer_small.config import RunSpec
     from trainer_small.designs.next import NextSweep
     from trainer_small.sweeps.sweep import Sweep
     from trainer_small.sweeps.sweep_time import Speed
@@ -97,7 +100,9 @@ def _next(known: Path, decide: str | None, law: str, settings: Mapping[str, Any]
 def cost(
     sweep_file: Annotated[Path, typer.Argument(help="A sweep file.")],
     gpu: Annotated[str | None, typer.Option(help="Time on this GPU, such as h200, by its data sheet.")] = None,
-    utilisation: Annotated[float | None, typer.Option(help="With --gpu: share of its peak; default: by width.")] = None,
+    utilisation: Annotated[
+        float | None, typer.Option(help="With --gpu: share of its peak; default: by what bounds.")
+    ] = None,
     threads: Annotated[int, typer.Option(help="CPU threads of each run, for the measurement here.")] = 1,
     measure: Annotated[bool, typer.Option(help="Without --gpu: measure this machine's speed (seconds).")] = True,
     as_json: JsonFlag = False,
@@ -114,19 +119,36 @@ def cost(
         raise UserError(f"--utilisation is {utilisation:g}; give a share of the peak above 0 and up to 1, with --gpu.")
     sweep = Sweep.load(sweep_file)
     speed: Speed | None = None
+    card = None
     if gpu is not None:
         from scaling.hardware import gpu as find
         from trainer_small.sweeps.sweep_time import device_speed
 
-        speed = device_speed(gpu.lower(), find(gpu).peak_flops, utilisation)
+        card = find(gpu)
+        speed = device_speed(gpu.lower(), card.peak_flops, utilisation, memory_bandwidth=card.memory_bandwidth)
     elif measure:
         from trainer_small.sweeps.measure_speed import measured_speed
 
         speed = measured_speed(sweep.runs, threads=threads)
-    from trainer_small.steps.footprint import footprint
-
     largest = max(sweep.runs, key=run_memory_bytes)
-    _print_cost(sweep, as_json, speed, peak=footprint(largest, cuda=gpu is not None).total)
+    _print_cost(sweep, as_json, speed, peak=_peak_bytes(largest, card))
+
+
+def _peak_bytes(run: "RunSpec", card: "Gpu | None") -> int:
+    """Most memory that the run takes here or on the card, where its micro-batch is the largest that fits."""
+    from trainer_small.steps.footprint import footprint, largest_micro_batch, with_micro_batch
+
+    if card is None:
+        return footprint(run).total
+    training = run.training
+    micro = training.micro_batch_tokens or largest_micro_batch(run, card.memory_bytes) or training.sequence_length
+    peak = footprint(with_micro_batch(run, micro), cuda=True).total
+    if peak > card.memory_bytes:
+        note(
+            f"run {run.run_id} takes {peak / 1e9:.0f} GB with {micro} tokens at a time and the card has "
+            f"{card.memory_bytes / 1e9:.0f}: shard its parameters over several (parallel.shard_parameters)"
+        )
+    return peak
 
 
 def _print_cost(
@@ -192,6 +214,12 @@ def _print_cost(
         say(
             f"decision at {at} by law {chosen.law}: standard error of its log {quantity(chosen.error_now)} now, "
             f"about {quantity(chosen.error_then)} with these runs"
+        )
+    if speed and speed.bound:
+        bounds = Counter(speed.bound(run) for run in sweep.runs)
+        say(
+            "bound by: "
+            + ", ".join(f"{name} {number} run{'s' * (number > 1)}" for name, number in bounds.most_common())
         )
     if speed:
         say(f"time by {speed.source}: {quantity(sum(seconds) / 3600)} hours of one worker")

@@ -1,6 +1,7 @@
 """Designs: within the budget always, named ones that load, trunks that save, runs chosen for a decision."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -17,9 +18,10 @@ from trainer_small.designs.blocks import Design, design_names, find_design
 from trainer_small.designs.design import design_sweep
 from trainer_small.designs.next import next_sweep
 from trainer_small.ladder import Experts, Family
+from trainer_small.sweeps.gpu_step import step_time
 from trainer_small.sweeps.sweep import Sweep
 from trainer_small.sweeps.sweep_status import planned_row
-from trainer_small.sweeps.sweep_time import Speed, device_speed, makespan, usual_utilisation
+from trainer_small.sweeps.sweep_time import Speed, device_speed, makespan
 from vocab_study.design import design_vocabulary_sweep
 
 TOKENIZERS = {512: "a.json", 1024: "b.json", 2048: "c.json"}
@@ -242,5 +244,61 @@ def test_device_time_follows_peak_and_utilisation(run_spec: object) -> None:
     assert isinstance(run, RunSpec) and isinstance(run.architecture, Architecture)
     speed = device_speed("h200", 1e15, 0.5)
     assert isinstance(speed, Speed) and speed.seconds(run) == pytest.approx(run.train_flops / 5e14)
-    shares = [usual_utilisation(width) for width in (64, 256, 384, 512, 1024, 2048, 8192)]
-    assert shares == sorted(shares) and shares[1] == 0.15 and shares[-1] == 0.33
+
+
+_CARD = {"peak_flops": 1e15, "memory_bandwidth": 5e12}
+
+
+def _on_card(architecture: dict[str, Any], training: dict[str, Any] | None = None, **keys: Any) -> RunSpec:
+    recipe = {"tokens": 10**9, "sequence_length": 512, "batch_tokens": 2**19, "micro_batch_tokens": 2**15}
+    shape = {
+        "vocab_size": 8192,
+        "num_layers": 4,
+        "num_attention_heads": 4,
+        "dense_ffn_size": 256,
+        "num_dense_layers": 1,
+    }
+    shape |= {"num_experts": 32, "experts_per_token": 4, "router_selection_bias": True, "expert_ffn_size": 64}
+    data = {"run_id": "run", "architecture": shape | architecture, "training": recipe | {"learning_rate": 1e-3}}
+    data["training"] |= training or {}
+    return RunSpec.parse(data | keys, "run")
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.sampled_from([64, 256, 1024, 4096]),
+    experts=st.sampled_from([4, 32, 256]),
+    parts=st.sampled_from([1, 4, 64]),
+    optimizer=st.sampled_from(["adamw", "muon"]),
+    compiled=st.booleans(),
+    again=st.booleans(),
+)
+def test_a_step_takes_at_least_what_each_bound_does(
+    width: int, experts: int, parts: int, optimizer: str, compiled: bool, again: bool
+) -> None:
+    shape = {"hidden_size": width, "num_experts": experts, "expert_ffn_size": width // 4}
+    recipe = {"micro_batch_tokens": 2**19 // parts, "optimizer": optimizer}
+    run = _on_card(shape, recipe, compile=compiled, activation_checkpointing=again)
+    step = step_time(run, **_CARD)
+    flops = run.training.batch_tokens * run.architecture.flops_per_token(run.training.sequence_length)
+    assert step.seconds > flops / 1e15  # the peak
+    assert step.seconds > parts * 6 * run.architecture.params_total / 5e12  # weights are read in every part
+    assert step.launches < step.seconds * 1.001 or step.bound == "launches"
+    assert step_time(run, 1e15, 1e13).seconds <= step.seconds >= step_time(run, 2e15, 5e12).seconds
+    finer = run.model_copy(update={"training": run.training.model_copy(update={"micro_batch_tokens": 2**12})})
+    assert step_time(finer, **_CARD).seconds >= step.seconds * 0.999
+    eager = step_time(run.model_copy(update={"compile": False}), **_CARD)
+    assert eager.seconds >= step.seconds
+
+
+def test_small_runs_are_bound_by_launches_and_large_ones_by_the_card() -> None:
+    small = _on_card({"hidden_size": 64}, {"batch_tokens": 8192, "micro_batch_tokens": None})
+    large = _on_card({"hidden_size": 4096, "expert_ffn_size": 1024, "num_layers": 24}, compile=True)
+    assert step_time(small, **_CARD).bound == "launches" and step_time(large, **_CARD).bound == "products"
+    shares = []
+    for run in (small, large):
+        flops = run.training.batch_tokens * run.architecture.flops_per_token(run.training.sequence_length)
+        shares.append(flops / step_time(run, **_CARD).seconds / 1e15)
+    assert shares[0] < 0.01 and 0.2 < shares[1] < 0.5
+    speed = device_speed("card", 1e15, memory_bandwidth=5e12)
+    assert speed.bound is not None and speed.bound(small) == "launches"

@@ -4,24 +4,10 @@ import heapq
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from trainer_small.config import RunSpec
-
-_WIDTHS = (256, 512, 768, 1024, 1536, 2048)
-_UTILISATION = (0.15, 0.22, 0.26, 0.28, 0.31, 0.33)
-"""Share of the dense bf16 peak that fine-grained MoE proxies of these widths reach: goals of this project for one
-H200, about half of a roofline bound, where the published trainers stand too; for estimates, until one is measured."""
-
-
-def usual_utilisation(hidden_size: int) -> float:
-    """Model FLOPs utilisation to expect on one data-centre GPU, by width; falls with the width below 256."""
-    if hidden_size <= _WIDTHS[0]:
-        return _UTILISATION[0] * hidden_size / _WIDTHS[0]
-    at = min(hidden_size, _WIDTHS[-1])
-    above = next(index for index, width in enumerate(_WIDTHS) if at <= width)
-    left, right = _WIDTHS[above - 1], _WIDTHS[above]
-    share = math.log(at / left) / math.log(right / left)
-    return _UTILISATION[above - 1] + share * (_UTILISATION[above] - _UTILISATION[above - 1])
+from trainer_small.sweeps.gpu_step import Bound, step_time
 
 
 @dataclass(frozen=True)
@@ -31,20 +17,35 @@ class Speed:
     source: str
     """What the figures are from, in words."""
     tokens_per_second: Callable[[RunSpec], float]
+    bound: Callable[[RunSpec], Bound] | None = None
+    """What keeps a run from being faster, where it is known."""
 
     def seconds(self, run: RunSpec) -> float:
         return run.tokens_spent / self.tokens_per_second(run)
 
 
-def device_speed(name: str, peak_flops: float, utilisation: float | None = None) -> Speed:
-    """By a device's peak and a utilisation, the usual one of each width when left out."""
+def device_speed(
+    name: str, peak_flops: float, utilisation: float | None = None, *, memory_bandwidth: float | None = None
+) -> Speed:
+    """By a device's data sheet: at ``utilisation`` of the peak, or left out, by what bounds a step (``gpu_step``).
 
-    def tokens_per_second(run: RunSpec) -> float:
-        share = utilisation or usual_utilisation(run.architecture.hidden_size)
-        return peak_flops * share / run.architecture.flops_per_token(run.training.sequence_length)
+    Args:
+        peak_flops: dense bf16 FLOP/s; memory_bandwidth: bytes/s, wanted where there is no ``utilisation``.
+    """
+    if utilisation is not None:
 
-    which = f"{utilisation:.0%} utilisation" if utilisation else "the usual utilisation of each width"
-    return Speed(f"{name}: data sheet, {which}", tokens_per_second)
+        def at_share(run: RunSpec) -> float:
+            return peak_flops * utilisation / run.architecture.flops_per_token(run.training.sequence_length)
+
+        return Speed(f"{name}: data sheet, {utilisation:.0%} utilisation", at_share)
+    assert memory_bandwidth is not None
+    step = partial(step_time, peak_flops=peak_flops, memory_bandwidth=memory_bandwidth)
+
+    def by_bounds(run: RunSpec) -> float:
+        return run.training.batch_tokens / step(run).seconds
+
+    source = f"{name}: data sheet, utilisation by what bounds a step (a model that no card was held against)"
+    return Speed(source, by_bounds, lambda run: step(run).bound)
 
 
 def makespan(runs: Sequence[RunSpec], seconds: Sequence[float], workers: int) -> float:
