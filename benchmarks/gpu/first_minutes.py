@@ -51,10 +51,10 @@ class Part:
 
 
 PARTS = (
-    Part(1, "machine", HERE / "machine.py", 60),
-    Part(2, "shapes", HERE / "six_shapes.py", 180),
-    Part(3, "small", HERE / "many_small.py", 90),
-    Part(4, "sweep", HERE / "proxy_sweep.py", 150),
+    Part(1, "machine", HERE / "machine.py", 80),
+    Part(2, "shapes", HERE / "six_shapes.py", 170),
+    Part(3, "small", HERE / "many_small.py", 85),
+    Part(4, "sweep", HERE / "proxy_sweep.py", 145),
     Part(5, "profile", HERE / "profile_slowest.py", 60),
 )
 

@@ -13,12 +13,14 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     if report.when != "call" and report.outcome == "passed":
         return
     why = ""
-    if report.skipped and isinstance(report.longrepr, tuple):
+    if report.skipped and isinstance(report.longrepr, tuple | list):
         why = report.longrepr[2].removeprefix("Skipped: ")
     elif report.failed:
         why = report.longreprtext.strip().splitlines()[-1] if report.longreprtext else ""
         crash = getattr(report.longrepr, "reprcrash", None)
         why = crash.message.splitlines()[0] if crash else why
     line = {"test": report.nodeid, "outcome": report.outcome, "seconds": report.duration, "why": why[:300]}
+    if report.failed:
+        line["details"] = report.longreprtext[-4000:]
     with Path(os.environ["OUTCOMES"]).open("a", encoding="utf-8") as lines:
         lines.write(json.dumps(line) + "\n")

@@ -1,6 +1,5 @@
 """One Markdown page of what the parts have written, for somebody who was not there."""
 
-import math
 from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 from record import read
 
 Content = dict[str, Any]
+_OUTCOMES = ("passed", "failed", "skipped")
 _TIMES_TRANSFORMERS, _TIMES_RUNS = 1.5, 5.0
 """Goals: tokens a second over transformers compiled, and runs an hour of the best way over one compiled model."""
 
@@ -22,7 +22,7 @@ def page(folder: Path) -> str:
     lines = [f"# First minutes on {where}", "", f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC."]
     if tiny:
         lines += ["", "**Sizes of a test (`--tiny`): the numbers say that the parts run, and nothing of speed.**"]
-    lines += ["", *_outcomes(parts)]
+    lines += ["", *_shown("in short", lambda _: _in_short(parts), {}), "", *_outcomes(parts)]
     for title, section in (
         ("1_machine", _machine),
         ("2_shapes", _shapes),
@@ -41,6 +41,44 @@ def _shown(title: str, section: Callable[[Content], list[str]], content: Content
         return section(content)
     except (LookupError, TypeError, ValueError, ZeroDivisionError) as error:
         return [f"## Part {title}", "", f"Its file has not all that a table needs ({type(error).__name__}: {error})."]
+
+
+def _in_short(parts: dict[str, Content]) -> list[str]:
+    """What a reader wants first, against its goal."""
+    tests, shapes, small, sweep = (parts.get(title, {}) for title in ("1_machine", "2_shapes", "3_small", "4_sweep"))
+    rows = []
+    if outcomes := [test["outcome"] for test in tests.get("facts", {}).get("tests", [])]:
+        said = ", ".join(f"{outcomes.count(outcome)} {outcome}" for outcome in _OUTCOMES)
+        rows.append(["tests marked `gpu`", said, "none failed"])
+    speeds = {(row["shape"], row["trainer"]): row for row in shapes.get("rows", [])}
+    own = {shape: row for (shape, trainer), row in speeds.items() if trainer == "ours compiled"}
+    if known := [row for row in own.values() if row["mfu"]]:
+        met = sum(row["mfu"] >= row["goal"] for row in known)
+        best = max(known, key=lambda row: row["mfu"])
+        rows.append(
+            ["shapes at their MFU goal", f"{met} of {len(known)}; best {best['mfu']:.0%} ({best['shape']})", "all"]
+        )
+    theirs = {shape: row for (shape, trainer), row in speeds.items() if trainer == "transformers compiled"}
+    if ratios := [
+        own[shape]["tokens_per_second"] / theirs[shape]["tokens_per_second"] for shape in own if shape in theirs
+    ]:
+        said = f"{min(ratios):.2f} to {max(ratios):.2f} x" if len(ratios) > 1 else f"{ratios[0]:.2f} x"
+        rows.append(["against transformers compiled", said, f"{_TIMES_TRANSFORMERS} x"])
+    if gains := _gains(small):
+        rows.append(["small models, best way over one compiled", f"{max(gains):.2f} x", f"{_TIMES_RUNS:.0f} x"])
+    if runs := sweep.get("rows"):
+        done, all_runs = (sum(row[key] for row in runs) for key in ("done", "runs"))
+        rows.append(["runs of the sweep that ended", f"{done} of {all_runs}", "all"])
+    return _table(["in short", "", "goal"], rows) if rows else []
+
+
+def _gains(content: Content) -> list[float]:
+    """Runs an hour of the best way over one compiled model, for each shape that has both."""
+    rows, base = content.get("rows", []), {}
+    for row in rows:
+        if row["way"] == content["facts"]["base"]:
+            base[row["shape"]] = row["runs_per_hour"]
+    return [max(row["runs_per_hour"] for row in rows if row["shape"] == shape) / one for shape, one in base.items()]
 
 
 def _outcomes(parts: dict[str, Content]) -> list[str]:
@@ -85,16 +123,18 @@ def _machine(content: Content) -> list[str]:
 
 
 def _tests(tests: list[Content]) -> list[str]:
-    counts = {outcome: sum(test["outcome"] == outcome for test in tests) for outcome in ("passed", "failed", "skipped")}
-    lines = [", ".join(f"{number} {outcome}" for outcome, number in counts.items()) + "."]
-    for outcome in ("failed", "skipped"):
-        if counts[outcome]:
-            rows = [[_code(_test_name(test)), _cell(test["why"])] for test in tests if test["outcome"] == outcome]
-            lines += ["", *_table([outcome, "why"], rows)]
-    if passed := [test for test in tests if test["outcome"] == "passed"]:
-        slow = sorted(passed, key=lambda test: -test["seconds"])
-        rows = [[_code(_test_name(test)), f"{test['seconds']:.1f}"] for test in slow]
-        lines += ["", *_table(["passed", "seconds"], rows)]
+    """By test function, for a function has many cases; what failed, case by case."""
+    groups: dict[str, list[Content]] = {}
+    for test in tests:
+        groups.setdefault(_test_name(test).split("[")[0], []).append(test)
+    rows = []
+    for name, own in groups.items():
+        counts = [sum(test["outcome"] == outcome for test in own) or "-" for outcome in _OUTCOMES]
+        reasons = dict.fromkeys(_cell(test["why"]) for test in own if test["outcome"] == "skipped")
+        rows.append([_code(name), *counts, f"{max(test['seconds'] for test in own):.1f}", "; ".join(reasons) or "-"])
+    lines = _table(["test", *_OUTCOMES, "longest, s", "why skipped"], rows)
+    if failed := [[_code(_test_name(test)), _cell(test["why"])] for test in tests if test["outcome"] == "failed"]:
+        lines += ["", *_table(["failed", "why (more in 1_machine.json)"], failed)]
     return lines
 
 
@@ -233,15 +273,23 @@ def _sweep(content: Content) -> list[str]:
         for row in rows
     ]
     lines += _table(["optimizer", "runs done", "tokens", "best run", "its loss, nats"], body)
-    for fit in facts.get("fits", []):
-        values = ", ".join(
-            f"{name} {_short(value['value'])} ({_short(value['low'])} to {_short(value['high'])})"
-            for name, value in fit["parameters"].items()
-        )
-        scatter = f"{fit['n_runs']} runs, scatter {fit['residual_scale']:.3g}"
-        lines += ["", f"{fit['optimizer']}, `{fit['law']}`: `{fit['formula']}`; {scatter}.", "", f"{values}."]
-        lines += [f"- {warning}" for warning in fit["warnings"]]
+    for law in dict.fromkeys(fit["law"] for fit in facts.get("fits", [])):
+        lines += ["", *_fits([fit for fit in facts["fits"] if fit["law"] == law])]
     return lines
+
+
+def _fits(fits: list[Content]) -> list[str]:
+    """One law, beside each other as fitted to the runs of each optimizer."""
+    heads = [f"{fit['optimizer']}, {fit['n_runs']} runs, scatter {fit['residual_scale']:.2g}" for fit in fits]
+
+    def cell(fit: Content, name: str) -> str:
+        value = fit["parameters"][name]
+        return f"{_short(value['value'])} ({_short(value['low'])} to {_short(value['high'])})"
+
+    body = [[name, *(cell(fit, name) for fit in fits)] for name in fits[0]["parameters"]]
+    warnings = [f"- {fit['optimizer']}: {warning}" for fit in fits for warning in fit["warnings"]]
+    lines = [f"Law `{fits[0]['law']}`, `{fits[0]['formula']}`:", "", *_table(["parameter", *heads], body)]
+    return [*lines, "", *warnings] if warnings else lines
 
 
 def _profile(content: Content) -> list[str]:
@@ -263,6 +311,10 @@ def _profile(content: Content) -> list[str]:
 
 def _failures(parts: dict[str, Content]) -> list[str]:
     lines = ["## What failed"]
+    if failed := [
+        test for test in parts.get("1_machine", {}).get("facts", {}).get("tests", []) if test["outcome"] == "failed"
+    ]:
+        lines += ["", f"{len(failed)} of the tests: see above."]
     for title, content in parts.items():
         part, left_out = content["part"], content.get("left_out", [])
         if left_out:
@@ -291,9 +343,7 @@ def _cell(text: str) -> str:
 def _short(value: Any) -> str:
     if not isinstance(value, float):
         return "-" if value is None else _cell(str(value))
-    if not math.isfinite(value):
-        return str(value)
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e7 else f"{value:.3g}"
 
 
 def _percent(share: float | None) -> str:

@@ -58,13 +58,13 @@ def six_shapes() -> list[Shape]:
 
 
 def small_shapes() -> list[Shape]:
-    """Below 20M active parameters: for many at once."""
+    """Below 20M active parameters: for many at once; the most telling first."""
     common: dict[str, Any] = {"sequence_length": 512, "batch_tokens": 8192}
     return [
-        Shape(64, 4, None, num_experts=8, experts_per_token=2, vocab_size=2048, **common),
-        Shape(64, 4, None, num_experts=32, experts_per_token=4, vocab_size=2048, **common),
         Shape(128, 4, None, num_experts=32, experts_per_token=4, vocab_size=8192, **common),
+        Shape(64, 4, None, num_experts=8, experts_per_token=2, vocab_size=2048, **common),
         Shape(256, 6, None, num_experts=64, experts_per_token=8, vocab_size=8192, **common),
+        Shape(64, 4, None, num_experts=32, experts_per_token=4, vocab_size=2048, **common),
     ]
 
 

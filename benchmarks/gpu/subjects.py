@@ -79,7 +79,7 @@ def _training(shape: Shape, device: torch.device, *, compiled: bool, micro: int 
 
 def ours(shape: Shape, device: torch.device, *, compiled: bool, graphs: bool = False) -> Step:
     """Whole steps of one run, as ``scaling sweep run-one`` trains it; ``graphs``: replayed as CUDA graphs."""
-    training = _training(shape, device, compiled=compiled, micro=None)
+    training = _training(shape, device, compiled=compiled and not graphs, micro=None)
     if graphs:
         compile_model(training.model, graphs=True)
 
@@ -107,7 +107,9 @@ def our_pieces(shape: Shape, device: torch.device, *, compiled: bool, micro: int
 
 def stack_of(shape: Shape, device: torch.device, models: int, *, compiled: bool, graphs: bool = False) -> Step:
     """Whole steps of so many runs as one stack."""
-    trainings = [_training(shape, device, compiled=compiled, micro=None, seed=seed) for seed in range(models)]
+    trainings = [
+        _training(shape, device, compiled=compiled and not graphs, micro=None, seed=seed) for seed in range(models)
+    ]
     stack = Stack(trainings)
     if graphs:
         compile_model(stack.model, graphs=True)

@@ -118,6 +118,37 @@ def test_a_part_that_fails_hangs_or_dies_costs_the_others_nothing(
         assert text in page
 
 
+def test_a_page_of_a_card_sets_numbers_beside_their_goals(first_minutes: ModuleType, tmp_path: Path) -> None:
+    part = {"status": "done", "seconds": 9.0, "limit": 80.0, "tiny": False, "last_lines": []}
+    tests = [
+        {"test": "tests/gpu/test_a.py::test_b[x]", "outcome": "failed", "seconds": 1.0, "why": "assert 1 | 2"},
+        {"test": "tests/gpu/test_a.py::test_b[y]", "outcome": "passed", "seconds": 2.0, "why": ""},
+    ]
+    facts = {"card": "NVIDIA H200", "gemm_flops": 7.8e14, "tests": tests}
+    shape = {"goal": 0.15, "batch_tokens": 4096, "micro_batch_tokens": 1024, "part_seconds": 1.0, "end_seconds": 1.0}
+    shape |= {"of_gemm": 0.2, "peak_gib": 3.0, "predicted_gib": 2.9, "split": {"attention": 0.4, "idle": 0.1}}
+    rows = [
+        shape | {"shape": "s", "trainer": "ours compiled", "mfu": 0.16, "tokens_per_second": 3e6},
+        shape | {"shape": "s", "trainer": "transformers compiled", "mfu": 0.1, "tokens_per_second": 1.5e6},
+        shape | {"shape": "t", "trainer": "ours compiled", "mfu": 0.14, "tokens_per_second": 2e6},
+    ]
+    measured = {"data_sheet_flops": 9.89e14, "gemm_flops": 7.8e14, "steps": 3, "warm_up": 2}
+    (tmp_path / "1_machine.json").write_text(json.dumps({"part": part, "facts": facts, "rows": []}))
+    (tmp_path / "2_shapes.json").write_text(json.dumps({"part": part, "facts": measured, "rows": rows}))
+    page = first_minutes.page(tmp_path)
+    for line in (
+        "# First minutes on NVIDIA H200",
+        "| tests marked `gpu` | 1 passed, 1 failed, 0 skipped | none failed |",
+        "| shapes at their MFU goal | 1 of 2; best 16% (s) | all |",
+        "| against transformers compiled | 2.00 x | 1.5 x |",
+        "| `test_a: test_b[x]` | assert 1 / 2 |",
+        "| s | 16% | 15% | 20% | 3,000,000 | - | 1,500,000 | **2.00** | 1,024 | 3.0 | 2.9 |",
+        "| s | ours compiled | 40% | 10% | 20% |",
+        "1 of the tests: see above.",
+    ):
+        assert line in page.splitlines(), line
+
+
 def test_what_is_missing_is_said_in_one_sentence(
     first_minutes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
