@@ -60,7 +60,7 @@ def main() -> None:
             def one(shape: Shape = shape, way: str = way, models: int = models, speed: Any = speed) -> None:
                 _row(record, shape, way, models, speed(shape))
 
-            record.attempt(f"{shape.name}, {way}", one, limit=30)
+            record.attempt(f"{shape.name}, {way}", one, limit=45)
 
 
 def _row(record: Record, shape: Shape, way: str, models: int, speed: float) -> None:

@@ -220,8 +220,7 @@ def _shapes(content: Content) -> list[str]:
 def _end_share(row: Content) -> str:
     """Share of a step that is its end: the optimizer's."""
     parts = row["batch_tokens"] / row["micro_batch_tokens"]
-    end = max(0.0, row["end_seconds"])
-    return _percent(end / (parts * row["part_seconds"] + end))
+    return _percent(row["end_seconds"] / (parts * row["part_seconds"] + row["end_seconds"]))
 
 
 def _small(content: Content) -> list[str]:

@@ -10,11 +10,13 @@ from subjects import our_pieces, their_pieces
 from timing import clean, gemm_flops, seconds_of, time_split
 
 from scaling.hardware import gpus
-from trainer_small.steps.footprint import footprint, largest_micro_batch, with_micro_batch
+from trainer_small.steps.footprint import Footprint, footprint, largest_micro_batch, with_micro_batch
 
 TRAINERS = ("ours compiled", "transformers compiled", "ours eager")
 """The most valuable first: all shapes of one, then all of the next."""
 _WARM_UP, _STEPS = 2, 3
+_MOST_TOKENS = 131072
+"""In one part: more fill a card no better, and take longer to measure."""
 _GIB = 2**30
 
 
@@ -26,19 +28,20 @@ def data_sheet_flops(device: torch.device) -> float | None:
     return next((each.peak_flops for key, each in gpus().items() if key in name), None)
 
 
-def predict(shape: Shape, free: float) -> tuple[int, int] | None:
-    """The largest micro-batch by prediction, tokens, and the peak it is said to have, bytes; None when none fits."""
+def predict(shape: Shape, free: float) -> tuple[int, Footprint] | None:
+    """The largest micro-batch by prediction, tokens, and what it is said to take; None when none fits."""
     run = run_config(shape, "cuda", compiled=True)
     micro = largest_micro_batch(run, free)
-    return None if micro is None else (micro, footprint(with_micro_batch(run, micro), cuda=True).tensors)
+    if micro is None:
+        return None
+    micro = min(micro, _MOST_TOKENS)
+    return micro, footprint(with_micro_batch(run, micro), cuda=True)
 
 
-def their_micro(shape: Shape, micro: int, predicted: int, free: float) -> int:
+def their_micro(shape: Shape, micro: int, said: Footprint, free: float) -> int:
     """A part that transformers' model should fit: its activations are half again ours, and it holds all logits."""
-    run = run_config(shape, "cuda", compiled=True)
-    state = footprint(with_micro_batch(run, shape.sequence_length), cuda=True)
-    held = 2 * state.weights + state.optimizer
-    per_token = 1.5 * max(0, predicted - held) / micro + 14 * shape.vocab_size
+    held = 2 * said.weights + said.optimizer
+    per_token = 1.5 * max(0, said.tensors - held) / micro + 14 * shape.vocab_size
     while micro > shape.sequence_length and held + per_token * micro > 0.85 * free:
         micro //= 2
     return micro
@@ -65,7 +68,7 @@ def main() -> None:
                             raise MemoryError(f"not one sequence fits {free / _GIB:.0f} free GiB, by prediction")
                         _measure(record, shape, trainer, device, found, share, free, compiled=not options.tiny)
 
-                    done = record.attempt(name, work, limit=40)
+                    done = record.attempt(name, work, limit=60)
                     if done or "OutOfMemory" not in record.content["left_out"][-1]["why"]:
                         break
 
@@ -75,16 +78,16 @@ def _measure(
     shape: Shape,
     trainer: str,
     device: torch.device,
-    prediction: tuple[int, int],
+    prediction: tuple[int, Footprint],
     share: int,
     free: float,
     *,
     compiled: bool,
 ) -> None:
-    micro, predicted = prediction
+    micro, said = prediction
     compiled = compiled and "compiled" in trainer
     if "transformers" in trainer:
-        micro = their_micro(shape, micro, predicted, free)
+        micro = their_micro(shape, micro, said, free)
     micro = max(shape.sequence_length, micro // share)
     if "transformers" in trainer:
         pieces = their_pieces(shape, device, compiled=compiled, micro=micro)
@@ -92,10 +95,10 @@ def _measure(
         pieces = our_pieces(shape, device, compiled=compiled, micro=micro)
     pieces.whole()  # compiles, and makes the moments
     part = seconds_of(pieces.part, device, steps=_STEPS, warm_up=_WARM_UP)
-    end = seconds_of(pieces.whole, device, steps=_STEPS, warm_up=0) - part
+    end = seconds_of(pieces.end, device, steps=2, warm_up=0, before=pieces.part)
     peak = torch.cuda.max_memory_allocated(device) / _GIB if device.type == "cuda" else None
     parts = shape.batch_tokens / micro
-    tokens = shape.batch_tokens / (parts * part + max(end, 0.0))
+    tokens = shape.batch_tokens / (parts * part + end)
     flops = tokens * shape.architecture.flops_per_token(shape.sequence_length)
     facts = record.content["facts"]
     row = {
@@ -111,7 +114,7 @@ def _measure(
         "of_gemm": flops / facts["gemm_flops"],
         "goal": shape.goal,
         "peak_gib": peak,
-        "predicted_gib": predicted / _GIB if share == 1 and "ours" in trainer else None,
+        "predicted_gib": said.tensors / _GIB if share == 1 and "ours" in trainer else None,
     }
     record.row(**row, split=time_split(pieces.part, device) if trainer != "ours eager" else {})
 

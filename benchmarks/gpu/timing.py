@@ -22,10 +22,23 @@ _KINDS = (
 )
 
 
-def times_of(step: Callable[[], Any], device: torch.device, *, steps: int, warm_up: int) -> list[float]:
-    """Seconds of every step after the first ones; the device has finished when the clock stops."""
+def times_of(
+    step: Callable[[], Any],
+    device: torch.device,
+    *,
+    steps: int,
+    warm_up: int,
+    before: Callable[[], Any] = lambda: None,
+) -> list[float]:
+    """Seconds of every step after the first ones; the device has finished when the clock stops.
+
+    Args:
+        before: what each step needs before it, which is not timed.
+    """
     times = []
     for at in range(warm_up + steps):
+        before()
+        finish(device)
         started = time.perf_counter()
         step()
         finish(device)
@@ -34,9 +47,9 @@ def times_of(step: Callable[[], Any], device: torch.device, *, steps: int, warm_
     return times
 
 
-def seconds_of(step: Callable[[], Any], device: torch.device, *, steps: int, warm_up: int) -> float:
-    """Median seconds of a step."""
-    return statistics.median(times_of(step, device, steps=steps, warm_up=warm_up))
+def seconds_of(step: Callable[[], Any], device: torch.device, **how: Any) -> float:
+    """Median seconds of a step; arguments as for ``times_of``."""
+    return statistics.median(times_of(step, device, **how))
 
 
 def gemm_flops(device: torch.device, size: int) -> float:
