@@ -71,7 +71,8 @@ class Sweep:
         return self.record.attempt(name, step, limit=self.record.left() - 2)
 
     def text(self) -> None:
-        documents = self.work / "sources.jsonl"
+        documents = self.work / "packages" / "sources.jsonl"  # whose folder's name is the group's in the run table
+        documents.parent.mkdir(exist_ok=True)
         with documents.open("w", encoding="utf-8") as handle:
             for text in _sources(self.setting.text_bytes, _TINY is self.setting):
                 handle.write(json.dumps({"text": text}) + "\n")
