@@ -26,8 +26,7 @@ def main() -> None:
             continue
         run = run_config(shape, "cuda", compiled=False)
         parts = [footprint(with_micro_batch(run, tokens), cuda=True) for tokens in _PARTS]
-        whole = run.model_copy(update={"training": run.training.model_copy(update={"micro_batch_tokens": None})})
-        largest = [largest_micro_batch(whole, free) for free in _FREE.values()]
+        largest = [largest_micro_batch(run, free) for free in _FREE.values()]
         rows.append(
             [
                 shape.name,

@@ -17,8 +17,6 @@ class Shape:
     experts_per_token: int = 8
     vocab_size: int = 32768
     sequence_length: int = 2048
-    micro_batch_tokens: int = 65536
-    """Halved until it fits."""
     batch_tokens: int = 524288
 
     @property
@@ -60,13 +58,13 @@ def six_shapes() -> list[Shape]:
 
 
 def small_shapes() -> list[Shape]:
-    """Below 20M active parameters: for many at once."""
-    common: dict[str, Any] = {"sequence_length": 512, "micro_batch_tokens": 8192, "batch_tokens": 8192}
+    """Below 20M active parameters: for many at once; the most telling first."""
+    common: dict[str, Any] = {"sequence_length": 512, "batch_tokens": 8192}
     return [
-        Shape(64, 4, None, num_experts=8, experts_per_token=2, vocab_size=2048, **common),
-        Shape(64, 4, None, num_experts=32, experts_per_token=4, vocab_size=2048, **common),
         Shape(128, 4, None, num_experts=32, experts_per_token=4, vocab_size=8192, **common),
+        Shape(64, 4, None, num_experts=8, experts_per_token=2, vocab_size=2048, **common),
         Shape(256, 6, None, num_experts=64, experts_per_token=8, vocab_size=8192, **common),
+        Shape(64, 4, None, num_experts=32, experts_per_token=4, vocab_size=2048, **common),
     ]
 
 
@@ -80,21 +78,14 @@ def tiny(shape: Shape) -> Shape:
         experts_per_token=2,
         vocab_size=256,
         sequence_length=32,
-        micro_batch_tokens=64,
-        batch_tokens=128 if shape.batch_tokens > shape.micro_batch_tokens else 64,
+        batch_tokens=128,
     )
 
 
 def run_config(
-    shape: Shape,
-    device: str,
-    *,
-    compiled: bool,
-    micro_batch_tokens: int | None = None,
-    seed: int = 0,
-    dtype: str = "bfloat16",
+    shape: Shape, device: str, *, compiled: bool, micro_batch_tokens: int | None = None, seed: int = 0
 ) -> RunConfig:
-    """A run long enough that its schedule stays at the peak."""
+    """A run long enough that its schedule stays at the peak; the whole batch at once unless a part is named."""
     data = {
         "run_id": "benchmark",
         "architecture": shape.architecture.model_dump(mode="json"),
@@ -102,12 +93,12 @@ def run_config(
             "tokens": 10**6 * shape.batch_tokens,
             "sequence_length": shape.sequence_length,
             "batch_tokens": shape.batch_tokens,
-            "micro_batch_tokens": micro_batch_tokens or shape.micro_batch_tokens,
+            "micro_batch_tokens": micro_batch_tokens,
             "learning_rate": 1e-3,
         },
         "seed": seed,
         "device": device,
-        "dtype": dtype,
+        "dtype": "bfloat16",
         "compile": compiled,
         "data": {"tokens": "random"},
     }
