@@ -54,7 +54,8 @@ class CheckpointWriter:
         """
         self.wait()
         if self._beside and not self._asked:  # once: pinned memory stays with the process, for the next copy
-            self._beside, self._asked = 2 * _bytes(state) < available_memory_bytes(), True
+            need = 2 * sum(tensor.nbytes for tensor in _changing(state))
+            self._beside, self._asked = need < available_memory_bytes(), True
         if not self._beside:
             how(self._directory, step, state)
             return
@@ -89,16 +90,22 @@ def _tensors(state: Any) -> list[torch.Tensor]:
     return [tensor for part in parts for tensor in _tensors(part)]
 
 
-def _bytes(state: dict[str, Any]) -> int:
-    return sum(tensor.nbytes for tensor in _tensors(state))
+def _changing(state: dict[str, Any]) -> list[torch.Tensor]:
+    """The training's own tensors. Where it is on a card, what is on the host was put together for this state alone."""
+    tensors = _tensors(state)
+    on_card = any(tensor.is_cuda for tensor in tensors)
+    return [tensor for tensor in tensors if tensor.is_cuda or not on_card]
 
 
 def _on_host(state: dict[str, Any]) -> dict[str, Any]:
-    """The same with copies of all tensors; one that stands at several places is copied once."""
+    """The same with copies of what the training changes; what stands at several places is copied once."""
+    changing = {id(tensor) for tensor in _changing(state)}
     copies: dict[tuple[Any, ...], torch.Tensor] = {}
 
     def copied(part: Any) -> Any:
         if isinstance(part, torch.Tensor):
+            if id(part) not in changing:
+                return part
             key = part.data_ptr(), part.dtype, part.shape, part.stride()
             if key not in copies:
                 # From a card into pinned memory, and not waited for one by one.

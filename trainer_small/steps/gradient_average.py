@@ -1,8 +1,7 @@
-"""Gradients of several ranks made one, while the backward pass makes the next."""
+"""Gradients averaged over ranks, while the backward pass still makes those of the layers before."""
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable
+from functools import partial
 
 import torch
 import torch.distributed as dist
@@ -14,79 +13,78 @@ _BUCKET = 2**24
 gradient is there."""
 
 
-@dataclass
-class _Bucket:
-    parameters: list[nn.Parameter]
-    coming: int = 0
-    """Gradients that are not there yet."""
-    flat: Tensor | None = None
-    work: Any = None
-
-
-@dataclass
 class GradientAverage:
-    """Sums gradients over a group and scales them, in buckets that go while the backward pass makes the next.
+    """Makes the gradients of ``parameters`` their sum over ``group`` times ``scale``.
 
-    All ranks send the buckets in one order: from the last parameters, whose gradients come first.
+    Buckets hold parameters from the last to the first, as a backward pass comes to them, and leave in that order on all
+    ranks.
+
+    Args:
+        group: None where no other rank has these parameters: they are only scaled.
     """
 
-    parameters: list[nn.Parameter]
-    group: dist.ProcessGroup | None
-    """None where there is nothing to add."""
-    scale: float
-    buckets: list[_Bucket] = field(default_factory=list)
-    sent: int = 0
-    on: bool = False
-
-    def __post_init__(self) -> None:
-        for parameters in _buckets(self.parameters[::-1]):
-            bucket = _Bucket(parameters)
-            self.buckets.append(bucket)
-            for parameter in parameters:
-                parameter.register_post_accumulate_grad_hook(self._noted(bucket))
+    def __init__(self, parameters: Iterable[nn.Parameter], group: dist.ProcessGroup | None, scale: float) -> None:
+        self._parameters, self._group, self._scale = list(parameters), group, scale
+        self._leaving = False
+        """Whether gradients leave as they are made: they are complete then."""
+        self._buckets = [] if group is None else [_Bucket(part) for part in _buckets(self._parameters)]
+        self._sent = 0
+        for bucket in self._buckets:
+            for parameter in bucket.parameters:
+                parameter.register_post_accumulate_grad_hook(partial(self._arrived, bucket))
 
     def begin(self) -> None:
-        self.on, self.sent = True, 0
-        for bucket in self.buckets:
-            bucket.coming = len(bucket.parameters)
+        """Before the backward pass that completes the gradients."""
+        self._leaving = True
+
+    def _arrived(self, bucket: "_Bucket", parameter: Tensor) -> None:
+        if self._leaving:
+            bucket.missing -= 1
+            while self._sent < len(self._buckets) and not self._buckets[self._sent].missing:
+                self._send()
+
+    def _send(self) -> None:
+        self._buckets[self._sent].send(self._group)
+        self._sent += 1
 
     def finish(self) -> None:
-        if not self.on:
-            self.begin()
-        self._send(len(self.buckets))
-        for bucket in self.buckets:
-            gradients = [part.grad for part in bucket.parameters if part.grad is not None]
-            if bucket.flat is not None:
-                bucket.work.wait()
-                sums = bucket.flat.split([gradient.numel() for gradient in gradients])
-                shaped = [part.view_as(gradient) for part, gradient in zip(sums, gradients, strict=True)]
-                _aten._foreach_copy_.default(gradients, shaped)
-            if gradients:
-                _aten._foreach_mul_.Scalar(gradients, self.scale)
-            bucket.flat = bucket.work = None
-        self.on = False
-
-    def _noted(self, bucket: _Bucket) -> Callable[[Tensor], None]:
-        def hook(_: Tensor) -> None:
-            if self.on:
-                bucket.coming -= 1
-                ready = next((at for at, each in enumerate(self.buckets) if each.coming > 0), len(self.buckets))
-                self._send(ready)
-
-        return hook
-
-    def _send(self, end: int) -> None:
-        for bucket in self.buckets[self.sent : end]:
-            gradients = [part.grad.flatten() for part in bucket.parameters if part.grad is not None]
-            if self.group is not None and gradients:
-                bucket.flat = torch.cat(gradients)
-                bucket.work = dist.all_reduce(bucket.flat, group=self.group, async_op=True)
-        self.sent = max(self.sent, end)
+        """Send what has not left yet, and wait for all."""
+        while self._sent < len(self._buckets):
+            self._send()
+        for bucket in self._buckets:
+            bucket.receive()
+        self._sent, self._leaving = 0, False
+        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        if gradients:
+            _aten._foreach_mul_.Scalar(gradients, self._scale)
 
 
-def _buckets(parameters: list[nn.Parameter]) -> Iterator[list[nn.Parameter]]:
+class _Bucket:
+    """Some parameters; from ``send`` on their gradients are views of one flat tensor."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        self.parameters = parameters
+        self.missing = len(parameters)
+        self._work: dist.Work | None = None
+
+    def send(self, group: dist.ProcessGroup | None) -> None:
+        members = [parameter for parameter in self.parameters if parameter.grad is not None]
+        if not members:
+            return
+        flat = torch.cat([parameter.grad.flatten() for parameter in members if parameter.grad is not None])
+        for parameter, piece in zip(members, flat.split([part.numel() for part in members]), strict=True):
+            parameter.grad = piece.view_as(parameter)
+        self._work = dist.all_reduce(flat, group=group, async_op=True)
+
+    def receive(self) -> None:
+        if self._work is not None:
+            self._work.wait()
+        self.missing, self._work = len(self.parameters), None
+
+
+def _buckets(parameters: list[nn.Parameter]) -> Iterable[list[nn.Parameter]]:
     bucket: list[nn.Parameter] = []
-    for parameter in parameters:
+    for parameter in reversed(parameters):
         bucket.append(parameter)
         if sum(part.numel() for part in bucket) >= _BUCKET:
             yield bucket

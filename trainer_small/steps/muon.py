@@ -140,9 +140,13 @@ class Muon(torch.optim.Optimizer):
         shard = cast(Any, gradient.lerp(momentum, group["momentum"]))
         whole = shard.full_tensor()
         for part in _by_size(whole, group["rows"]):
-            part.copy_(orthogonalize(part, self._dtype) * (part.shape[1] / part.shape[2]) ** 0.5)
+            shared = self.share is not None and len(part) > 1
+            made = self.share(part) if shared else orthogonalize(part, self._dtype)  # type: ignore[misc]
+            part.copy_(made * (part.shape[1] / part.shape[2]) ** 0.5)
+        # All ranks have the same: each takes its part, and nothing travels.
+        step = distribute_tensor(whole, shard.device_mesh, shard.placements, src_data_rank=None)
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.sub_(distribute_tensor(whole, shard.device_mesh, shard.placements), alpha=group["lr"])
+        parameter.sub_(step, alpha=group["lr"])
 
     def _adamw(self, group: dict[str, Any], members: list[torch.nn.Parameter]) -> None:
         for parameter in members:

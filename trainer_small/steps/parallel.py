@@ -2,11 +2,12 @@
 
 Every rank reads its own rows of the batch. Parameters are whole on every rank and their gradients are averaged, but
 for two kinds: with ``expert_parallel`` a rank keeps only its share of each layer's experts and tokens travel to them
-(``expert_exchange``), and with ``shard_parameters`` all other matrices are FSDP2's (``fully_shard``, arXiv 2304.11277).
+(``expert_exchange``), and with ``shard_parameters`` the other matrices are FSDP2's (``fully_shard``, arXiv 2304.11277).
 A checkpoint holds whole tensors under the same names, however the run is spread.
 """
 
 from collections.abc import Callable, Iterator
+from itertools import chain, count
 from typing import Any, cast
 
 import torch
@@ -27,13 +28,16 @@ from trainer_small.steps.muon import Muon, orthogonalize
 class Parallel:
     """How one model is spread over ``ranks``; with one rank everything here is the plain thing.
 
+    Args:
+        model: in host memory; each rank's part of it goes to ``device``.
+
     Raises:
         UserError: ``expert_parallel`` does not divide the ranks or the experts.
     """
 
-    def __init__(self, ranks: Ranks, config: ParallelConfig, model: Model) -> None:
+    def __init__(self, ranks: Ranks, config: ParallelConfig, model: Model, device: torch.device) -> None:
         self.ranks, self.model = ranks, model
-        self.experts_over = config.expert_parallel
+        self.experts_over = config.expert_parallel if ranks.size > 1 else 1
         self.sharded = config.shard_parameters and ranks.size > 1
         if ranks.size % self.experts_over:
             raise UserError(
@@ -43,21 +47,17 @@ class Parallel:
         experts = model.architecture.num_experts
         if self.experts_over > 1 and (not experts or experts % self.experts_over):
             raise UserError(f"parallel.expert_parallel {self.experts_over} does not divide num_experts {experts}.")
-        if ranks.size > 1:
-            self._spread(torch.device(next(model.parameters()).device))
-        self._expert_parameters = {id(part) for part in _expert_parameters(model)} if self.experts_over > 1 else set()
-        own = [part for part in model.parameters() if id(part) in self._expert_parameters]
-        whole = [part for part in model.parameters() if not self._is_apart(part)]
         self._averages: list[GradientAverage] = []
+        self._expert_parameters: set[int] = set()
         if ranks.size > 1:
-            self._averages.append(GradientAverage(whole, dist.group.WORLD, 1 / ranks.size))
-            # An expert has met the tokens of all ranks of its group already.
-            replicas = self._mesh.get_group("replica") if self.experts_over < ranks.size else None
-            self._averages.append(GradientAverage(own, replicas, 1 / ranks.size))
+            self._spread(device.type)
+        model.to(device)
+        if ranks.size > 1:
+            self._average()
 
-    def _spread(self, device: torch.device) -> None:
+    def _spread(self, device_type: str) -> None:
         shape = self.ranks.size // self.experts_over, self.experts_over
-        self._mesh: DeviceMesh = init_device_mesh(device.type, shape, mesh_dim_names=("replica", "expert"))
+        self._mesh: DeviceMesh = init_device_mesh(device_type, shape, mesh_dim_names=("replica", "expert"))
         if self.experts_over > 1:
             group = self._mesh.get_group("expert")
             for block in _moe_blocks(self.model):
@@ -66,24 +66,30 @@ class Parallel:
                 for name in block.expert_parameters():
                     parameter = getattr(block, name)
                     setattr(block, name, nn.Parameter(self._own(parameter.detach()).clone()))
+            self._expert_parameters = {id(part) for part in _expert_parameters(self.model)}
         if self.sharded:
-            from torch.distributed.fsdp import (  # a second's import, for those who shard
-                MixedPrecisionPolicy,
-                fully_shard,
-            )
+            self._shard(init_device_mesh(device_type, (self.ranks.size,)))
 
-            apart = set(_expert_parameters(self.model)) if self.experts_over > 1 else set()
-            # Gains, biases and routers are small and computed in float32: every rank has them whole.
-            apart |= {part for name, part in self.model.named_parameters() if part.dim() == 1 or ".router." in name}
-            mesh = init_device_mesh(device.type, (self.ranks.size,))
-            dtype = self.model.compute_dtype
-            narrow = MixedPrecisionPolicy(
-                param_dtype=None if dtype == torch.float32 else dtype, reduce_dtype=torch.float32
-            )
-            for block in (*self.model.blocks, *self.model.multi_token.values()):
-                fully_shard(block, mesh=mesh, ignored_params=apart, mp_policy=narrow)
-            # The head's gradient is added up over chunks of the loss: in float32, as embedding and head are.
-            fully_shard(self.model, mesh=mesh, ignored_params=apart)
+    def _shard(self, mesh: DeviceMesh) -> None:
+        from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard  # a second's import, for those who shard
+
+        apart = set(_expert_parameters(self.model)) if self.experts_over > 1 else set()
+        # Gains, biases and routers are small and computed in float32: every rank has them whole.
+        apart |= {part for name, part in self.model.named_parameters() if part.dim() == 1 or ".router." in name}
+        # Matrices travel and multiply in the type of the products; their gradients are added up in float32.
+        types = MixedPrecisionPolicy(self.model.compute_dtype, torch.float32, cast_forward_inputs=False)
+        for block in (*self.model.blocks, *self.model.multi_token.values()):
+            fully_shard(block, mesh=mesh, mp_policy=types, ignored_params=apart)
+        # The head's gradient is added up over chunks of the loss: in float32, as embedding and head are.
+        fully_shard(self.model, mesh=mesh, ignored_params=apart)
+
+    def _average(self) -> None:
+        whole = [part for part in self.model.parameters() if not self._is_apart(part)]
+        own = [part for part in self.model.parameters() if id(part) in self._expert_parameters]
+        # An expert has met the tokens of all ranks of its group already.
+        replicas = self._mesh.get_group("replica") if self.experts_over < self.ranks.size else None
+        scale = 1 / self.ranks.size
+        self._averages = [GradientAverage(whole, dist.group.WORLD, scale), GradientAverage(own, replicas, scale)]
 
     def _own(self, experts: Tensor) -> Tensor:
         """This rank's experts of all."""
@@ -138,17 +144,6 @@ class Parallel:
             part.mul_(factor)
         return norm
 
-    def shared_orthogonal(self, matrices: Tensor) -> Tensor:
-        """``orthogonalize`` of matrices ``[count, rows, columns]`` that all ranks have alike, each doing its share."""
-        share = -(-len(matrices) // self.ranks.size)
-        own = matrices[self.ranks.rank * share : (self.ranks.rank + 1) * share]
-        mine = matrices.new_zeros(share, *matrices.shape[1:])
-        if len(own):
-            mine[: len(own)] = orthogonalize(own, self.model.compute_dtype)
-        whole = mine.new_empty(share * self.ranks.size, *matrices.shape[1:])
-        dist.all_gather_into_tensor(whole, mine)
-        return whole[: len(matrices)]
-
     def sum_router_loads(self) -> None:
         """Make every router's ``load`` that of all ranks: the balancing bias follows the whole batch."""
         loads = [router.load for router in self.model.routers()]
@@ -158,104 +153,127 @@ class Parallel:
             for load, summed in zip(loads, total, strict=True):
                 load.copy_(summed)
 
-    # Checkpoints
+    def shared_orthogonal(self, matrices: Tensor) -> Tensor:
+        """``muon.orthogonalize`` of ``[count, rows, columns]``, the same on all ranks: each makes its part of them."""
+        each = -(-len(matrices) // self.ranks.size)
+        own = matrices[self.ranks.rank * each :][:each]
+        made = matrices.new_zeros(each, *matrices.shape[1:], dtype=self.model.compute_dtype)  # which loses nothing
+        made[: len(own)] = orthogonalize(own, self.model.compute_dtype)
+        out = made.new_empty(each * self.ranks.size, *matrices.shape[1:])
+        dist.all_gather(list(out.chunk(self.ranks.size)), made)
+        return out[: len(matrices)].to(matrices.dtype)
+
+    # The optimizer and checkpoints
 
     def split_groups(self, optimizer: torch.optim.Optimizer) -> None:
-        """Parameters that FSDP2 has, those that are this rank's own and those that all ranks have alike in groups of
+        """Put parameters that FSDP2 has, those of this rank alone and those that all ranks have alike into groups of
         their own: one fused step takes one kind. Ranks share Muon's work on what they have alike."""
+        self._groups = [list(group["params"]) for group in optimizer.param_groups]
+        """As one process has them, which is how a checkpoint has them."""
         if self.ranks.size == 1:
             return
         groups, optimizer.param_groups = list(optimizer.param_groups), []
-        self._alone = groups
         for group in groups:
-            kinds: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-            for part in group["params"]:
-                kinds.setdefault((_is_sharded(part), id(part) in self._expert_parameters), []).append(part)
-            for (_, own), members in kinds.items():
-                optimizer.add_param_group(group | {"params": members, "own": own})
+            for kind in sorted({self._kind(part) for part in group["params"]}):
+                members = [part for part in group["params"] if self._kind(part) == kind]
+                optimizer.add_param_group(group | {"params": members})
+        self._mark_own(optimizer)
         if isinstance(optimizer, Muon):
             optimizer.share = self.shared_orthogonal
 
-    def gather(self, model: dict[str, Tensor], optimizer: dict[str, Any], of: torch.optim.Optimizer) -> None:
-        """Replace parts in the first rank's state dictionaries by whole tensors in host memory; drop them from those of
-        the others. Every rank must call it. One tensor at a time is whole on a device."""
+    def _mark_own(self, optimizer: torch.optim.Optimizer) -> None:
+        for group in optimizer.param_groups:
+            group["own"] = id(group["params"][0]) in self._expert_parameters
+
+    def _kind(self, parameter: Tensor) -> tuple[bool, bool]:
+        return _is_sharded(parameter), id(parameter) in self._expert_parameters
+
+    @torch.no_grad()
+    def state(self, optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """The state dictionaries of model and optimizer as one process has them; every rank must call it.
+
+        What no rank has whole is put together tensor by tensor, and is then in host memory of the first rank; the
+        others go without it.
+        """
         if self.ranks.size == 1:
-            return
-        self._exchange_parts(model, optimizer, of, self._whole)
-        places, states = self._places(of), optimizer["state"]
-        optimizer["state"] = {place: states[at] for at, place in enumerate(places) if at in states}
-        counts = iter(range(len(places)))
-        optimizer["param_groups"] = [
-            {**group, "params": [next(counts) for _ in group["params"]]} for group in self._alone
-        ]
+            return self.model.state_dict(), optimizer.state_dict()
+        model = self._gathered({name: (part, part) for name, part in self.model.state_dict(keep_vars=True).items()})
+        groups = [group["params"] for group in optimizer.param_groups]
+        state = _renumbered(optimizer.state_dict(), groups, self._groups)
+        for number, parameter in enumerate(chain(*self._groups)):
+            if number in state["state"]:
+                moments = state["state"][number]
+                state["state"][number] = self._gathered({key: (part, parameter) for key, part in moments.items()})
+        return model, state
 
-    def localize(self, model: dict[str, Tensor], optimizer: dict[str, Any], of: torch.optim.Optimizer) -> None:
-        """The inverse: this rank's parts of whole tensors, which may lie in a file."""
-        if self.ranks.size == 1:
-            return
-        states = optimizer["state"]
-        optimizer["state"] = {at: states[place] for at, place in enumerate(self._places(of)) if place in states}
-        optimizer["param_groups"] = of.state_dict()["param_groups"]
-        self._exchange_parts(model, optimizer, of, self._part)
+    def _gathered(self, parts: dict[str, tuple[Tensor, Tensor]]) -> dict[str, Tensor]:
+        """From parts and the parameters that they are of."""
+        out = {}
+        for name, (part, parameter) in parts.items():
+            if not part.dim() or not self._is_apart(parameter):
+                out[name] = part.detach()
+            elif (whole := self._on_first(part.detach(), parameter)) is not None:
+                out[name] = whole
+        return out
 
-    def _places(self, optimizer: torch.optim.Optimizer) -> list[int]:
-        """For each of its parameters, which one it is to a process alone, whose groups are not split."""
-        alone = {id(part): at for at, part in enumerate(part for group in self._alone for part in group["params"])}
-        return [alone[id(part)] for group in optimizer.param_groups for part in group["params"]]
+    def _on_first(self, part: Tensor, parameter: Tensor) -> Tensor | None:
+        """The whole tensor in host memory of the first rank, on others None; on the device it lives only here."""
+        if _is_sharded(parameter):
+            whole = cast(Any, part).full_tensor()
+        elif self._mesh.get_local_rank("replica"):
+            return None
+        else:
+            whole = part.new_empty(len(part) * self.experts_over if self.ranks.is_first else 0, *part.shape[1:])
+            pieces = list(whole.chunk(self.experts_over)) if self.ranks.is_first else None
+            dist.gather(part.contiguous(), pieces, dst=0, group=self._mesh.get_group("expert"))
+        return whole.cpu() if self.ranks.is_first else None
 
-    def _exchange_parts(
-        self,
-        model: dict[str, Tensor],
-        optimizer: dict[str, Any],
-        of: torch.optim.Optimizer,
-        change: Callable[[Tensor, Tensor], Tensor | None],
-    ) -> None:
+    @torch.no_grad()
+    def restore(self, model: dict[str, Tensor], state: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
+        """Take this rank's part of what ``state`` gave, of any number of processes, tensor by tensor."""
+        for name, own in self.model.state_dict(keep_vars=True).items():
+            _local(own).copy_(self._part(model[name], own))
+        members = list(chain(*self._groups))
+        moments = {
+            number: {key: self._placed(value, members[number]) for key, value in values.items()}
+            for number, values in state["state"].items()
+        }
+        groups = [group["params"] for group in optimizer.param_groups]
+        optimizer.load_state_dict(_renumbered(state | {"state": moments}, self._groups, groups))
+        self._mark_own(optimizer)
 
-        def exchange(held: dict[str, Any], name: str, parameter: Tensor) -> None:
-            changed = change(held[name], parameter)
-            if changed is None:
-                del held[name]
-            else:
-                held[name] = changed
+    def _part(self, whole: Tensor, parameter: Tensor) -> Tensor:
+        """A view of this rank's part."""
+        if _is_sharded(parameter):
+            each = -(-len(whole) // self.ranks.size)  # as FSDP2 cuts
+            return whole[self.ranks.rank * each :][:each]
+        return self._own(whole) if id(parameter) in self._expert_parameters else whole
 
-        for name, parameter in self.model.named_parameters():
-            if name in model and self._is_apart(parameter):
-                exchange(model, name, parameter)
-        members = [part for group in of.param_groups for part in group["params"]]
-        states = optimizer["state"]
-        for index, parameter in enumerate(members):
-            if index in states and self._is_apart(parameter):
-                states[index] = dict(states[index])  # the optimizer's own stays as it is
-                for key, value in list(states[index].items()):
-                    if isinstance(value, Tensor) and value.dim():
-                        exchange(states[index], key, parameter)
+    def _placed(self, value: Tensor, parameter: Tensor) -> Tensor:
+        """The parameter's part of a moment, where the parameter lies; not in the file, which may be mapped."""
+        part = self._part(value, parameter) if value.dim() else value
+        part = part.to(parameter.device, copy=self.ranks.size > 1)
+        if not value.dim() or not _is_sharded(parameter):
+            return part
+        from torch.distributed.tensor import DTensor
+
+        shard = cast(DTensor, parameter)
+        return DTensor.from_local(
+            part, shard.device_mesh, shard.placements, run_check=False, shape=shard.shape, stride=shard.stride()
+        )
 
     def _is_apart(self, parameter: Tensor) -> bool:
         """Whether no rank has all of the parameter."""
-        return _is_sharded(parameter) or id(parameter) in self._expert_parameters
-
-    def _whole(self, part: Tensor, parameter: Tensor) -> Tensor | None:
-        if _is_sharded(part):
-            whole = cast(Any, part).full_tensor()
-            return whole.cpu() if self.ranks.is_first else None
-        if self._mesh.get_local_rank("replica"):  # the first ranks of all groups have the same
-            return None
-        pieces = [torch.empty_like(part) for _ in range(self.experts_over)] if self.ranks.is_first else None
-        dist.gather(part.contiguous(), pieces, dst=0, group=self._mesh.get_group("expert"))
-        return torch.cat([piece.cpu() for piece in pieces]) if pieces else None
-
-    def _part(self, whole: Tensor, parameter: Tensor) -> Tensor:
-        if _is_sharded(parameter):
-            from torch.distributed.tensor import distribute_tensor
-
-            shard = cast(Any, parameter)
-            return distribute_tensor(whole.to(parameter.device), shard.device_mesh, shard.placements)
-        return self._own(whole).to(parameter.device, copy=True)
+        return any(self._kind(parameter))
 
 
 def _is_sharded(tensor: Tensor) -> bool:
     """Whether FSDP2 has the tensor: a DTensor, which plain tensors need not be loaded to tell."""
     return hasattr(tensor, "device_mesh")
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return cast(Any, tensor).to_local() if _is_sharded(tensor) else tensor
 
 
 def _moe_blocks(model: Model) -> Iterator[MixtureOfExperts]:
@@ -274,3 +292,20 @@ def _square_sum(parts: list[Tensor], device: torch.device) -> Tensor:
     if not parts:
         return torch.zeros((), device=device)
     return torch.nn.utils.get_total_norm(parts, foreach=True).square()
+
+
+def _renumbered(state: dict[str, Any], groups: list[list[Tensor]], wanted: list[list[Tensor]]) -> dict[str, Any]:
+    """An optimizer's state dictionary, of parameters in ``groups``, as if they were in groups as ``wanted``."""
+    number = {id(part): index for index, part in enumerate(chain(*groups))}
+    options = {
+        id(part): group for part_group, group in zip(groups, state["param_groups"], strict=True) for part in part_group
+    }
+    new = count()
+    return {
+        "state": {
+            index: state["state"][number[id(part)]]
+            for index, part in enumerate(chain(*wanted))
+            if number[id(part)] in state["state"]
+        },
+        "param_groups": [options[id(group[0])] | {"params": [next(new) for _ in group]} for group in wanted],
+    }

@@ -44,12 +44,11 @@ class Training:
             compute_dtype=self.dtype,
         )
         initialize(self.model, training, config.seed)
-        self.model.to(device)
+        self.parallel = Parallel(ranks or Ranks(), config.parallel, self.model, device)
         set_router_losses(self.model, training)
         if not training.cross_document_attention:
             self.model.document_separator = reader.end_of_text
         self.model.activation_checkpointing = config.activation_checkpointing
-        self.parallel = Parallel(ranks or Ranks(), config.parallel, self.model)
         if config.compile:
             compile_model(self.model)
         self.optimizer = make_optimizer(self.model, training)
@@ -151,8 +150,7 @@ class Training:
     def state(self) -> dict[str, Any]:
         """Tensors and plain values only. Nothing in a step is random, so no generator is part of it."""
         self.settle()
-        model, optimizer = self.model.state_dict(), self.optimizer.state_dict()
-        self.parallel.gather(model, optimizer, self.optimizer)
+        model, optimizer = self.parallel.state(self.optimizer)
         # A model of a stack is a view of it, and a file would take the whole stack with each.
         model = {
             name: part if part.nbytes == part.untyped_storage().nbytes() else part.clone()
@@ -172,9 +170,7 @@ class Training:
     def restore(self, state: dict[str, Any]) -> None:
         self.step, self.seconds, self.device_seconds = state["step"], state["seconds"], state["device_seconds"]
         self._earlier_peak = state["peak_memory_bytes"]
-        self.parallel.localize(state["model"], state["optimizer"], self.optimizer)
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.parallel.restore(state["model"], state["optimizer"], self.optimizer)
         self.losses = state["losses"].tolist()
         self.gradient_norms = state["gradient_norms"].tolist()
 
