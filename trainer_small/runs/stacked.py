@@ -22,8 +22,9 @@ from trainer_small.model.model import Model
 from trainer_small.result import Result, is_final, read_result
 from trainer_small.runs.lock import Busy, locked
 from trainer_small.runs.run import RunBusy, record_failure
-from trainer_small.runs.run_loop import RunLoop, RunProgress
+from trainer_small.runs.run_loop import RunLoop, RunProgress, choose_device
 from trainer_small.steps.compiled import compile_model
+from trainer_small.steps.footprint import fit_micro_batch, with_micro_batch
 from trainer_small.steps.objective import set_router_losses, training_loss
 from trainer_small.steps.training import Training
 
@@ -139,6 +140,10 @@ def run_stack(
     for folder, config in zip(folders, configs, strict=True):
         if reason := why_not_stacked(configs[0], config):
             raise UserError(f"{folder} cannot be stacked with {folders[0]}: {reason}; train it alone.")
+    if torch.cuda.is_available():
+        fitted = fit_micro_batch(configs[0], choose_device(configs[0]), models=len(configs))
+        if fitted.training.micro_batch_tokens is not None:
+            configs = [with_micro_batch(config, fitted.training.micro_batch_tokens) for config in configs]
     results: dict[Path, Result] = {}
     with ExitStack() as locks:
         running: list[_Running] = []

@@ -88,14 +88,17 @@ def _share_of_rank(run: RunSpec, ranks: int) -> tuple[float, int]:
     ), 4 * tables + 2 * 2 * blocks // architecture.num_layers  # the next one comes early
 
 
-def fit_micro_batch(run: Run, device: torch.device, ranks: int = 1) -> Run:
+def fit_micro_batch(run: Run, device: torch.device, ranks: int = 1, *, models: int = 1) -> Run:
     """On a GPU, the run with the largest micro-batch that fits its free memory, where the run names none itself.
+
+    Args:
+        ranks: that train the run together; models: of one shape that share the GPU, as in a stack.
 
     When not one sequence fits the run is left as it is: ``require_memory`` says what it lacks.
     """
     if device.type != "cuda" or run.training.micro_batch_tokens is not None:
         return run
-    micro = largest_micro_batch(run, _free_bytes(device), ranks)
+    micro = largest_micro_batch(run, _free_bytes(device) / models, ranks)
     return run if micro is None else with_micro_batch(run, micro)
 
 
