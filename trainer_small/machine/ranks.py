@@ -34,11 +34,6 @@ class Ranks:
             value /= self.size
         return value
 
-    def wait(self) -> None:
-        """Until all ranks are here."""
-        if self.size > 1:
-            self.agree(0)
-
 
 def join_ranks() -> Ranks:
     """The ranks that torchrun's environment speaks of; host tensors go by gloo, CUDA tensors by NCCL."""
