@@ -11,10 +11,9 @@ from torch.autograd.function import once_differentiable
 from trainer_small.machine.run_memory import FEWEST_ROWS, LOGITS_CACHED, LOGITS_HELD
 
 _CPU_ENTRIES = LOGITS_HELD
-_CUDA_ENTRIES, _CUDA_ROWS = 2**25, 1024
+_CUDA_ENTRIES = 2**25
 _FEWEST_ROWS = FEWEST_ROWS
-"""So too ``_CUDA_ROWS``. Each chunk reads and writes the head's whole gradient: with fewer rows that costs more than
-the products."""
+"""Each chunk reads and writes the head's whole gradient: with fewer rows that costs more than the products."""
 _CACHED_ENTRIES = LOGITS_CACHED
 _HEAD_ROWS = 4096
 """On a CPU so many wide logits, and rows of the head's gradient in bfloat16, are made at a time: used in the cache."""
@@ -61,9 +60,7 @@ def token_losses(hidden: Tensor, head: Tensor, targets: Tensor) -> Tensor:
 
 def chunk_entries(vocab_size: int, device_type: str) -> int:
     """Logits that are held at a time."""
-    if device_type == "cuda":
-        return max(_CUDA_ROWS * vocab_size, _CUDA_ENTRIES)
-    return max(_FEWEST_ROWS * vocab_size, _CPU_ENTRIES)
+    return _CUDA_ENTRIES if device_type == "cuda" else max(_FEWEST_ROWS * vocab_size, _CPU_ENTRIES)
 
 
 def _chunks(rows: int, vocab_size: int, device_type: str) -> list[slice]:
