@@ -136,6 +136,7 @@ def cost(
 
 def _peak_bytes(run: "RunSpec", card: "Gpu | None") -> int:
     """Most memory that the run takes here or on the card, where its micro-batch is the largest that fits."""
+    from scaling.commands.sweep_tables import size
     from trainer_small.steps.footprint import footprint, largest_micro_batch, with_micro_batch
 
     if card is None:
@@ -145,8 +146,8 @@ def _peak_bytes(run: "RunSpec", card: "Gpu | None") -> int:
     peak = footprint(with_micro_batch(run, micro), cuda=True).total
     if peak > card.memory_bytes:
         note(
-            f"run {run.run_id} takes {peak / 1e9:.0f} GB with {micro} tokens at a time and the card has "
-            f"{card.memory_bytes / 1e9:.0f}: shard its parameters over several (parallel.shard_parameters)"
+            f"run {run.run_id} takes {size(peak)} with {micro} tokens at a time and the card has "
+            f"{size(round(card.memory_bytes))}: shard its parameters over several (parallel.shard_parameters)"
         )
     return peak
 

@@ -141,3 +141,9 @@ def test_ranks_that_share_the_parameters_need_less_each(run_spec: Callable[..., 
     assert taken[2].weights == pytest.approx(alone.weights / 8, rel=0.2)
     assert alone.total > taken[1].total > taken[2].total
     assert taken[3].weights > taken[2].weights  # experts go over four ranks alone
+
+
+def test_more_ranks_than_sequences_leave_one_at_a_time(run_spec: Callable[..., RunSpec]) -> None:
+    """That the batch does not divide over them is said where it is read."""
+    run = _on_a_gpu(run_spec, training={"batch_tokens": 256})
+    assert largest_micro_batch(run, 1e12, ranks=8) == 128

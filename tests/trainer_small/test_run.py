@@ -215,3 +215,15 @@ def test_metrics_are_whole_lines_of_json(run_folder: RunFolder) -> None:
     records = [json.loads(line) for line in lines]
     assert [record["step"] for record in records if "loss" in record] == list(range(1, 31))
     assert all(np.isfinite(record["loss"]) for record in records if "loss" in record)
+
+
+def test_a_checkpoint_that_lacks_a_tensor_is_named(run_folder: RunFolder) -> None:
+    folder = run_folder(training={"balancing": "auxiliary_loss"})
+    run_one(folder, stop=_stop_after(5))
+    state = load_checkpoint(folder, torch.device("cpu"))
+    assert state is not None
+    lost = next(name for name in state["model"] if name.endswith("batch_load"))
+    del state["model"][lost]
+    save_checkpoint(folder, 6, state)
+    with pytest.raises(UserError, match=rf"has no '{lost}', so another version of this program wrote it"):
+        run_one(folder)

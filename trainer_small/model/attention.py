@@ -28,8 +28,8 @@ def attention_kernel(
 ) -> Kernel:
     """How attention over ``length`` tokens is computed.
 
-    Flash knows 16-bit types and heads of up to 256 numbers. Nothing ever falls back to PyTorch's plain kernel, which
-    holds a table of all scores.
+    Flash knows 16-bit types and heads of up to 256 numbers. PyTorch's plain kernel, which holds a table of all scores,
+    is left to heads that are not whole 16 bytes.
     """
     if device_type != "cuda":
         return "explicit" if length <= EXPLICIT_ATTENTION_BELOW else "cpu"

@@ -23,7 +23,7 @@ class Model(nn.Module):
 
     Args:
         architecture: must be one the trainer builds.
-        dispatch: how experts are computed; ``None`` takes ``grouped`` on CUDA and ``sorted`` elsewhere.
+        dispatch: how experts are computed.
         compute_dtype: type of activations and matrix products.
 
     Raises:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from fits.errors import UserError
 from trainer_small.machine.machine import available_memory_bytes
@@ -83,16 +84,9 @@ class CheckpointWriter:
             wait([self._writing])
 
 
-def _tensors(state: Any) -> list[torch.Tensor]:
-    if isinstance(state, torch.Tensor):
-        return [state]
-    parts = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
-    return [tensor for part in parts for tensor in _tensors(part)]
-
-
 def _changing(state: dict[str, Any]) -> list[torch.Tensor]:
     """The training's own tensors. Where it is on a card, what is on the host was put together for this state alone."""
-    tensors = _tensors(state)
+    tensors = [leaf for leaf in tree_leaves(state) if isinstance(leaf, torch.Tensor)]
     on_card = any(tensor.is_cuda for tensor in tensors)
     return [tensor for tensor in tensors if tensor.is_cuda or not on_card]
 
@@ -102,21 +96,17 @@ def _on_host(state: dict[str, Any]) -> dict[str, Any]:
     changing = {id(tensor) for tensor in _changing(state)}
     copies: dict[tuple[Any, ...], torch.Tensor] = {}
 
-    def copied(part: Any) -> Any:
-        if isinstance(part, torch.Tensor):
-            if id(part) not in changing:
-                return part
-            key = part.data_ptr(), part.dtype, part.shape, part.stride()
-            if key not in copies:
-                # From a card into pinned memory, and not waited for one by one.
-                copies[key] = part.clone() if part.is_cpu else part.to("cpu", non_blocking=True)
-            return copies[key]
-        if isinstance(part, dict):
-            return {name: copied(value) for name, value in part.items()}
-        return type(part)(map(copied, part)) if isinstance(part, list | tuple) else part
+    def copied(tensor: torch.Tensor) -> torch.Tensor:
+        if id(tensor) not in changing:
+            return tensor
+        key = tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride()
+        if key not in copies:
+            # From a card into pinned memory, and not waited for one by one.
+            copies[key] = tensor.clone() if tensor.is_cpu else tensor.to("cpu", non_blocking=True)
+        return copies[key]
 
-    out = copied(state)
-    for device in {tensor.device for tensor in _tensors(state) if tensor.is_cuda}:
+    out = tree_map_only(torch.Tensor, copied, state)
+    for device in {tensor.device for tensor in _changing(state) if tensor.is_cuda}:
         torch.cuda.synchronize(device)
     return out
 

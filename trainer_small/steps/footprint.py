@@ -83,9 +83,8 @@ def _share_of_rank(run: RunSpec, ranks: int) -> tuple[float, int]:
     here = (experts / parallel.expert_parallel if apart else experts / ranks) + matrices / ranks + small
     tables = roles["embedding"] + roles["lm_head"]
     blocks = matrices - tables + (0 if apart else experts)
-    return here / sum(
-        roles.values()
-    ), 4 * tables + 2 * 2 * blocks // architecture.num_layers  # the next one comes early
+    gathered = 4 * tables + 2 * 2 * blocks // architecture.num_layers  # of two blocks: the next one comes early
+    return here / sum(roles.values()), gathered
 
 
 def fit_micro_batch(run: Run, device: torch.device, ranks: int = 1, *, models: int = 1) -> Run:
@@ -114,7 +113,7 @@ def largest_micro_batch(run: RunSpec, free_bytes: float, ranks: int = 1) -> int 
     """
     training = run.training
     sequences = training.batch_tokens // training.sequence_length
-    sizes = [count for count in range(1, sequences // ranks + 1) if sequences % count == 0]
+    sizes = [count for count in range(1, max(1, sequences // ranks) + 1) if sequences % count == 0]
 
     def too_large(count: int) -> bool:
         part = with_micro_batch(run, count * training.sequence_length)

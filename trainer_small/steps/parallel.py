@@ -140,8 +140,7 @@ class Parallel:
             dist.all_reduce(squares[2:3])
         norm = squares.sum().sqrt()
         factor = (largest / (norm + 1e-6)).clamp(max=1.0)
-        for part in whole + own + shards:
-            part.mul_(factor)
+        torch.ops.aten._foreach_mul_.Tensor(whole + own + shards, factor)
         return norm
 
     def sum_router_loads(self) -> None:
@@ -230,7 +229,16 @@ class Parallel:
 
     @torch.no_grad()
     def restore(self, model: dict[str, Tensor], state: dict[str, Any], optimizer: torch.optim.Optimizer) -> None:
-        """Take this rank's part of what ``state`` gave, of any number of processes, tensor by tensor."""
+        """Take this rank's part of what ``state`` gave, of any number of processes, tensor by tensor.
+
+        Raises:
+            UserError: it lacks a tensor.
+        """
+        if lacking := sorted(self.model.state_dict().keys() - model.keys()):
+            raise UserError(
+                f"the checkpoint has no '{lacking[0]}', so another version of this program wrote it; "
+                "train the run again in a new folder."
+            )
         for name, own in self.model.state_dict(keep_vars=True).items():
             _local(own).copy_(self._part(model[name], own))
         members = list(chain(*self._groups))
