@@ -16,19 +16,19 @@ from case_axk1_cluster import exported, hardware
 from case_axk1_pictures import draw_regret, draw_spread
 from case_tables import decades, percent, table
 
+from fits.decisions.published_allocations import allocations
 from fits.files import read_mapping, write_text
-from fits.opinions import allocations
-from scaling.binding import describe
-from scaling.budget import cluster_budget
-from scaling.console import count
-from scaling.limits import limits_of
+from fits.numbers import count
+from scaling.cluster.budget import cluster_budget
+from scaling.cluster.serving import decode_seconds
 from scaling.plan import Budget, TrainingPlan
-from scaling.planning import plan_for
-from scaling.pricing import Text
-from scaling.published_pricing import published_pricing
-from scaling.search import Search, Spending, candidates, search
-from scaling.serving import decode_seconds
-from scaling.space import usual_space
+from scaling.planner.binding_constraints import describe
+from scaling.planner.constraints import limits_of
+from scaling.planner.loss_model import Text
+from scaling.planner.planner import plan_for
+from scaling.planner.published_loss_models import published_pricing
+from scaling.planner.search import Search, Spending, candidates, search
+from scaling.planner.search_space import usual_space
 from trainer_small.architecture import Architecture
 
 HERE = Path(__file__).parent

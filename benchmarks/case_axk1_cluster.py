@@ -6,13 +6,13 @@ from pathlib import Path
 from case_tables import table
 
 from fits.errors import UserError
-from scaling.count import read_architecture
-from scaling.export import export
-from scaling.layout.assumptions import usual_assumptions
-from scaling.layout.judge import describe as describe_layout
-from scaling.layout.search import Layouts, search_layouts
+from scaling.cluster.layout.assumptions import usual_assumptions
+from scaling.cluster.layout.judge import describe as describe_layout
+from scaling.cluster.layout.search import Layouts, search_layouts
+from scaling.handoff.export import export
+from scaling.handoff.megatron.read import read_megatron
+from scaling.hf.count import read_architecture
 from scaling.plan import Budget, Cluster, TrainingPlan
-from scaling.stacks.megatron_read import read_megatron
 
 REPORTED = {"bf16": 261.27, "fp8": 288.97, "fp8 and a fused loss": 301.72}
 """TFLOP/s a GPU at PP16 EP8, as a review of the report has them (a secondary source)."""

@@ -8,8 +8,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from fits.opinions import allocations
-from scaling.search import Search
+from fits.decisions.published_allocations import allocations
+from scaling.planner.search import Search
 from trainer_small.architecture import Architecture
 
 _GROUND = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 1.0}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from scaling.console import print_table
+from scaling.commands.console import print_table
 from trainer_small.machine.numerics import processor_name
 from trainer_small.runs.checkpoint import CheckpointWriter, save_checkpoint
 from trainer_small.runs.checkpoint_files import is_intact

@@ -14,8 +14,8 @@ from dataclasses import replace
 import numpy as np
 
 import fits
-from fits.allocate import Surface, surface
-from fits.result import interval
+from fits.decisions.allocation import Surface, surface
+from fits.fitting.result import interval
 
 TRUTHS: dict[str, dict[str, float]] = {
     "hoffmann": {"E": 1.8172, "A": 482.01, "B": 2085.43, "alpha": 0.3478, "beta": 0.3658},

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
-from scaling.console import print_table, say
+from scaling.commands.console import print_table, say
 from trainer_small.config import TokenSource
 from trainer_small.data.batches import Batches
 from trainer_small.data.token_reader import TokenReader

@@ -18,8 +18,8 @@ from trainer_small.data.tokens import prepare_tokens
 from trainer_small.designs.design import BASE_EXPERTS
 from trainer_small.ladder import Family, usual_depth
 from trainer_small.steps.training import Training
-from vocab_study.corpus import build_corpus
-from vocab_study.make_study import study_vocabulary
+from vocab_study.corpus.corpus import build_corpus
+from vocab_study.study.make_study import study_vocabulary
 
 FACTORS = (1, 10, 30, 50, 100)
 SEEDS = (0, 1, 2)

@@ -24,14 +24,14 @@ import numpy as np
 import pandas as pd
 
 import fits
-from fits.binding import bind_table
-from fits.runs import filter_rows
 from fits.solver.coordinates import Coordinates
 from fits.solver.model import bind as bind_model
 from fits.solver.objective import make_objective
 from fits.solver.problem import Problem
 from fits.solver.search import descend
+from fits.tables.binding import bind_table
 from fits.tables.files import read_table
+from fits.tables.runs import filter_rows
 
 HERE = Path(__file__).resolve().parent
 DATA = HERE.parents[1] / "shared" / "data"

@@ -12,13 +12,13 @@ from typing import Any
 
 import yaml
 
-from scaling.hardware import gpu as find_gpu
-from scaling.layout.assumptions import Assumptions, usual_assumptions
-from scaling.layout.judge import taken
-from scaling.layout.memory import GIB
-from scaling.layout.search import search_layouts
+from scaling.cluster.hardware import gpu as find_gpu
+from scaling.cluster.layout.assumptions import Assumptions, usual_assumptions
+from scaling.cluster.layout.judge import taken
+from scaling.cluster.layout.memory import GIB
+from scaling.cluster.layout.search import search_layouts
+from scaling.cluster.run import Run
 from scaling.plan import Layout
-from scaling.stacks.run import Run
 from trainer_small.architecture import Architecture
 
 FILE = Path(__file__).with_name("layout_published.yaml")

@@ -15,13 +15,13 @@ from typing import Any
 
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from scaling.console import print_table, say
+from scaling.commands.console import print_table, say
 from trainer_small.config import RunConfig
 from trainer_small.data.tokens import prepare_tokens
 from trainer_small.machine.memory import LARGE_PAGES
 from trainer_small.machine.numerics import processor_name
 from trainer_small.result import Result
-from trainer_small.steps.footprint import footprint
+from trainer_small.steps.memory_estimate import footprint
 
 DENSE = {"vocab_size": 8192, "hidden_size": 256, "num_layers": 4, "num_attention_heads": 4, "dense_ffn_size": 768}
 EXPERTS = {

@@ -18,15 +18,15 @@ import numpy as np
 import pandas as pd
 
 import fits
-from scaling.budget import cluster_budget
-from scaling.console import print_table, say
-from scaling.limits import limits_of
+from scaling.cluster.budget import cluster_budget
+from scaling.commands.console import print_table, say
 from scaling.plan import Cluster
-from scaling.planning import plan_for
-from scaling.pricing import Pricing, Text, pricing_of_fit
-from scaling.published_pricing import published_pricing
-from scaling.search import Spending, candidates, search
-from scaling.space import SearchSpace, usual_space
+from scaling.planner.constraints import limits_of
+from scaling.planner.loss_model import Pricing, Text, pricing_of_fit
+from scaling.planner.planner import plan_for
+from scaling.planner.published_loss_models import published_pricing
+from scaling.planner.search import Spending, candidates, search
+from scaling.planner.search_space import SearchSpace, usual_space
 from trainer_small.ladder import Experts, Family, usual_depth
 from trainer_small.machine.numerics import processor_name
 

@@ -10,15 +10,15 @@ import argparse
 from collections.abc import Iterator
 from pathlib import Path
 
-from fits.runs import write_runs
+from fits.tables.runs import write_runs
 from trainer_small.config import EvaluationConfig, RunSpec
 from trainer_small.designs.recipe import BASE_EXPERTS, PROXY_RECIPE
 from trainer_small.engines.sweep_run import SweepProgress, run_sweep
 from trainer_small.ladder import Experts, Family, usual_depth
 from trainer_small.sweeps.sweep import Sweep
 from trainer_small.sweeps.sweep_status import sweep_table
-from vocab_study.corpus import build_corpus
-from vocab_study.make_study import study_vocabulary
+from vocab_study.corpus.corpus import build_corpus
+from vocab_study.study.make_study import study_vocabulary
 
 ROOT = Path(__file__).resolve().parents[1]
 VOCAB_SIZE = 2048

@@ -14,13 +14,13 @@ from typing import Any
 from case_tables import percent, table
 
 from fits.files import read_mapping, write_text
-from scaling.binding import describe
-from scaling.console import count
-from scaling.limits import limits_of
-from scaling.pricing import Text
-from scaling.published_pricing import published_pricing
-from scaling.search import Search, Spending, candidates, search
-from scaling.space import dense_space, usual_space
+from fits.numbers import count
+from scaling.planner.binding_constraints import describe
+from scaling.planner.constraints import limits_of
+from scaling.planner.loss_model import Text
+from scaling.planner.published_loss_models import published_pricing
+from scaling.planner.search import Search, Spending, candidates, search
+from scaling.planner.search_space import dense_space, usual_space
 from trainer_small.architecture import Architecture
 from trainer_small.ladder import Family
 

@@ -16,18 +16,18 @@ from scipy.interpolate import griddata, interp1d
 from scipy.optimize import brentq
 
 import fits
-from fits.allocate import optimal_allocation, surface
-from fits.binding import bind_table
+from fits.decisions.allocation import optimal_allocation, surface
+from fits.decisions.isoflop import isoflop_frontier
+from fits.decisions.optimal_vocabulary import optimal_vocabulary
 from fits.files import write_text
-from fits.isoflop import isoflop_frontier
-from fits.runs import column_values, filter_rows
 from fits.solver.coordinates import Coordinates
 from fits.solver.model import bind as bind_model
 from fits.solver.objective import make_objective
 from fits.solver.problem import Problem
 from fits.solver.search import descend
+from fits.tables.binding import bind_table
 from fits.tables.files import read_table
-from fits.vocabulary import optimal_vocabulary
+from fits.tables.runs import column_values, filter_rows
 
 Row = tuple[str, str, float, float]
 """Source, what, published, ours."""

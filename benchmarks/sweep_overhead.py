@@ -18,7 +18,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from scaling.console import print_table, say
+from scaling.commands.console import print_table, say
 from trainer_small.designs.design import design_sweep
 from trainer_small.designs.recipe import PROXY_RECIPE
 from trainer_small.engines.sweep_run import SweepProgress, run_sweep
@@ -26,8 +26,8 @@ from trainer_small.machine.machine import usable_cores
 from trainer_small.machine.numerics import processor_name
 from trainer_small.result import read_result
 from trainer_small.sweeps.sweep import Sweep
-from vocab_study.corpus import build_corpus
-from vocab_study.make_study import study_vocabulary
+from vocab_study.corpus.corpus import build_corpus
+from vocab_study.study.make_study import study_vocabulary
 
 VOCABULARY = 512
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from scaling.console import print_table, say
+from scaling.commands.console import print_table, say
 from trainer_small.config import RunSpec
 from trainer_small.designs.blocks import Design, find_design
 from trainer_small.designs.design import design_sweep
@@ -22,8 +22,8 @@ from trainer_small.machine.machine import usable_cores
 from trainer_small.machine.numerics import processor_name
 from trainer_small.sweeps.sweep import Sweep
 from trainer_small.sweeps.sweep_status import sweep_table
-from vocab_study.corpus import build_corpus
-from vocab_study.make_study import study_vocabulary
+from vocab_study.corpus.corpus import build_corpus
+from vocab_study.study.make_study import study_vocabulary
 
 VOCABULARY = 1024
 

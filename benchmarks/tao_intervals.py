@@ -1,4 +1,4 @@
-"""How far the public runs of Tao et al. (arXiv 2407.13623) determine their predictors: vocab_study/tao_draws.csv.
+"""How far the runs of Tao et al. (arXiv 2407.13623) determine their predictors: vocab_study/choice/tao_draws.csv.
 
     python benchmarks/tao_intervals.py [FOLDER with exp_data.csv, tokens_per_char.csv, unigram_entropy.csv]
 
@@ -17,8 +17,8 @@ import pandas as pd
 from reproductions import TOKENS, on_the_frontier, refit_tao_loss, stationary_vocabulary
 
 import fits
-from vocab_study.isoflop import bootstrap_laws, fit_law, isoflop_slices
-from vocab_study.predictors import compute_optimal_flops
+from vocab_study.choice.isoflop import bootstrap_laws, fit_law, isoflop_slices
+from vocab_study.choice.published_predictors import compute_optimal_flops
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT.parent / "shared" / "data" / "vocab_tao"

@@ -22,7 +22,7 @@ import transformers
 sys.path.insert(0, str(Path(__file__).parent))
 from train_cpu_subjects import COMMON, LATENT, Setting, serve
 
-from scaling.console import print_table, say
+from scaling.commands.console import print_table, say
 from trainer_small.architecture import Architecture
 from trainer_small.machine.memory import LARGE_PAGES
 from trainer_small.machine.numerics import processor_name

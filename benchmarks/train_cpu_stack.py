@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent / "gpu"))
 from shapes import Shape
 from subjects import Step, ours, stack_of
 
-from scaling.console import print_table, say
+from scaling.commands.console import print_table, say
 
 MODELS = 16
 _COMMON = {"vocab_size": 2048, "sequence_length": 128, "micro_batch_tokens": 512, "batch_tokens": 512}

@@ -14,7 +14,7 @@ from trainer_small.architecture import Architecture
 from trainer_small.config import DataConfig, EvaluationConfig, RunConfig, RunSpec, TrainingConfig, Trunk
 from trainer_small.data.tokens import END_OF_TEXT, prepare_tokens
 from trainer_small.result import is_final
-from vocab_study.corpus import build_corpus
+from vocab_study.corpus.corpus import build_corpus
 
 BATCH, STEPS = 2048, 300
 SEEDS = (0, 1, 2)

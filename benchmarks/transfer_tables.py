@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from transfer_runs import BEST, GATES, GRID_WIDTHS, HORIZONS, MUON_RATES, SEEDS, STEPS, VARIANTS
 
-from fits.fitting import fit
+from fits.fitting.fit import fit
 from trainer_small.config import RunConfig
 from trainer_small.result import read_result
 

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scaling.console import print_table, say
+from scaling.commands.console import print_table, say
 from trainer_small.architecture import Architecture
 from trainer_small.config import DataConfig, RunConfig, TrainingConfig
 from trainer_small.data.token_reader import TokenReader
@@ -26,8 +26,8 @@ from trainer_small.data.validation_tokens import ValidationTokens
 from trainer_small.machine.numerics import processor_name, set_matmul_precision
 from trainer_small.steps.evaluate import score
 from trainer_small.steps.training import Training
-from vocab_study.corpus import build_corpus
-from vocab_study.make_study import study_vocabulary
+from vocab_study.corpus.corpus import build_corpus
+from vocab_study.study.make_study import study_vocabulary
 
 VOCAB_SIZE, SEEDS = 2048, 3
 BUDGETS = (65536, 262144, 1048576)

@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from fits.runs import write_runs
+from fits.tables.runs import write_runs
 from trainer_small.engines.sweep_run import run_sweep
 from trainer_small.machine.numerics import processor_name
 from trainer_small.sweeps.sweep_status import sweep_table
-from vocab_study.choice import VocabularyChoice, choose_vocabulary
-from vocab_study.corpus import build_corpus
-from vocab_study.design import design_vocabulary_sweep
-from vocab_study.figures import compression_figure, loss_figure, predictors_figure
-from vocab_study.isoflop import ModelOptimum, common_budget, isoflop_slices, model_optima, read_vocabulary_runs
-from vocab_study.make_study import study_vocabulary
-from vocab_study.study import Study
+from vocab_study.choice.choice import VocabularyChoice, choose_vocabulary
+from vocab_study.choice.figures import compression_figure, loss_figure, predictors_figure
+from vocab_study.choice.isoflop import ModelOptimum, common_budget, isoflop_slices, model_optima, read_vocabulary_runs
+from vocab_study.corpus.corpus import build_corpus
+from vocab_study.study.make_study import study_vocabulary
+from vocab_study.study.study import Study
+from vocab_study.study.sweep_design import design_vocabulary_sweep
 
 ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared" / "data" / "corpora"

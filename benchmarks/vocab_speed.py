@@ -46,7 +46,7 @@ def sources_in(corpora: Path) -> list[str]:
 
 
 def compare(folder: Path, corpora: Path, sizes: list[int]) -> None:
-    from vocab_study.corpus import build_corpus
+    from vocab_study.corpus.corpus import build_corpus
 
     manifest = build_corpus(sources_in(corpora), folder / "corpus")
     print(f"text: {manifest.train.bytes / 1e6:.1f} MB train, {manifest.validation.bytes / 1e6:.1f} MB validation")
@@ -68,7 +68,7 @@ def compare(folder: Path, corpora: Path, sizes: list[int]) -> None:
 
 def measure_memory(folder: Path, corpora: Path) -> None:
     from trainer_small.data.documents import read_documents
-    from vocab_study.corpus import build_corpus
+    from vocab_study.corpus.corpus import build_corpus
 
     build_corpus(sources_in(corpora), folder / "once")
     texts = [document for split in ("train", "validation") for document in read_documents(folder / "once", split)]
@@ -105,14 +105,14 @@ def run_job(name: str, *arguments: str) -> None:
 
 
 def corpus_job(source: str, out: str) -> Callable[[], dict]:
-    from vocab_study.corpus import build_corpus
+    from vocab_study.corpus.corpus import build_corpus
 
     manifest = build_corpus([source], out)
     return lambda: {"bytes": manifest.train.bytes + manifest.validation.bytes}
 
 
 def study_job(corpus: str, out: str, max_size: str) -> Callable[[], dict]:
-    from vocab_study.make_study import study_vocabulary
+    from vocab_study.study.make_study import study_vocabulary
 
     study = study_vocabulary(corpus, out, max_size=int(max_size))
     sizes = [size for size in map(int, SIZES.split(",")) if size <= int(max_size)]
@@ -127,8 +127,8 @@ def study_job(corpus: str, out: str, max_size: str) -> Callable[[], dict]:
 
 def alone_job(corpus: str, size: str) -> Callable[[], dict]:
     from trainer_small.data.documents import read_documents
-    from vocab_study.compression import count_tokens
-    from vocab_study.tokenizer import train_tokenizer
+    from vocab_study.tokenizers.compression import count_tokens
+    from vocab_study.tokenizers.tokenizer import train_tokenizer
 
     tokenizer = train_tokenizer((document.text for document in read_documents(corpus, "train")), int(size))
     both = (("all", d.text) for split in ("train", "validation") for d in read_documents(corpus, split))

@@ -4,13 +4,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
+from fits.numbers import quantity
+
 _CELL = "padding:0.15em 0.8em 0.15em 0;vertical-align:top"
 _HEAD = _CELL + ";border-bottom:1px solid currentColor"
-
-
-def number(value: float) -> str:
-    """Four significant digits, scientific when very large or small."""
-    return f"{value:.4g}" if value == 0 or 1e-3 <= abs(value) < 1e6 else f"{value:.3e}"
 
 
 def card(
@@ -41,7 +38,7 @@ def card(
 
 
 def _cell(value: Any) -> str:
-    text = number(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+    text = quantity(value) if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
     return f"<td style='{_CELL};text-align:{_align(value)};font-variant-numeric:tabular-nums'>{escape(text)}</td>"
 
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from fits.allocate import Surface, flat_region, optimal_allocation
-from fits.backtesting import Score
-from fits.binding import bind_table
+from fits.decisions.allocation import Surface, flat_region, optimal_allocation
+from fits.decisions.isoflop import Frontier, slices
 from fits.errors import UserError
-from fits.isoflop import Frontier, slices
-from fits.profiling import Profile
-from fits.result import Fit
+from fits.fitting.backtest import Score
+from fits.fitting.profiling import Profile
+from fits.fitting.result import Fit
+from fits.tables.binding import bind_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 
 class Sizes(Protocol):
-    """What is counted: an ``Architecture``, or columns of many (``scaling.shapes.ShapeTable``)."""
+    """What is counted: an ``Architecture``, or columns of many (``scaling.planner.shapes.ShapeTable``)."""
 
     vocab_size: Any
     hidden_size: Any

@@ -165,7 +165,7 @@ class TrainingConfig(Schema):
     def _batch_by_law(cls, data: Any) -> Any:
         if not isinstance(data, dict) or not data.get("batch_law") or "batch_tokens" in data:
             return data
-        from fits.coefficients import published  # SciPy loads only when a law is asked
+        from fits.laws.coefficients import published  # SciPy loads only when a law is asked
 
         law = published(str(data["batch_law"]))
         tokens = float(data.get("tokens") or 0)

@@ -7,8 +7,8 @@ import argparse
 
 from shapes import run_config, six_shapes
 
-from scaling.console import print_table
-from trainer_small.steps.footprint import footprint, largest_micro_batch, with_micro_batch
+from scaling.commands.console import print_table
+from trainer_small.steps.memory_estimate import footprint, largest_micro_batch, with_micro_batch
 
 _PARTS = (4096, 16384, 65536)
 _GIB = 2**30

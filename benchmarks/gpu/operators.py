@@ -13,7 +13,7 @@ from shapes import Shape
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from scaling.console import print_table
+from scaling.commands.console import print_table
 from trainer_small.model.model import Model
 from trainer_small.steps.objective import training_loss
 from trainer_small.steps.optimizer import make_optimizer

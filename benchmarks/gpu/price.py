@@ -8,8 +8,8 @@ from typing import Any
 
 from shapes import Shape, run_config, six_shapes
 
-from scaling.console import print_table
-from scaling.hardware import gpu
+from scaling.cluster.hardware import gpu
+from scaling.commands.console import print_table
 from trainer_small.sweeps.gpu_step import step_time
 
 _SMALL: dict[str, Any] = {

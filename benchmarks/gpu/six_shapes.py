@@ -9,8 +9,8 @@ from shapes import Shape, run_config, six_shapes, tiny
 from subjects import our_pieces, their_pieces
 from timing import clean, gemm_flops, seconds_of, time_split
 
-from scaling.hardware import gpus
-from trainer_small.steps.footprint import Footprint, footprint, largest_micro_batch, with_micro_batch
+from scaling.cluster.hardware import gpus
+from trainer_small.steps.memory_estimate import Footprint, footprint, largest_micro_batch, with_micro_batch
 
 TRAINERS = ("ours compiled", "transformers compiled", "ours eager")
 """The most valuable first: all shapes of one, then all of the next."""
@@ -21,7 +21,7 @@ _GIB = 2**30
 
 
 def data_sheet_flops(device: torch.device) -> float | None:
-    """The card's dense bf16 peak; None where it is not in ``scaling/hardware.yaml``."""
+    """The card's dense bf16 peak; None where it is not in ``scaling/cluster/hardware.yaml``."""
     if device.type != "cuda":
         return None
     name = torch.cuda.get_device_name(device).lower().replace(" ", "")

@@ -1,9 +1,9 @@
 """The registry of laws: one file a family, a few lines a law."""
 
 from fits.errors import UserError, nearest
-from fits.law import Law
 from fits.laws.dense import DENSE
 from fits.laws.hyperparameters import HYPERPARAMETERS
+from fits.laws.law import Law
 from fits.laws.moe import MOE
 from fits.laws.vocabulary import VOCABULARY
 

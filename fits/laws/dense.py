@@ -1,6 +1,6 @@
 """Laws of dense models: loss from size, data, compute and shape."""
 
-from fits.law import Law, Parameter, Variable
+from fits.laws.law import Law, Parameter, Variable
 
 _N = Variable("N", "parameters", "params_active_non_embedding")
 _D = Variable("D", "training tokens", "tokens")

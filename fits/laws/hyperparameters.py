@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fits.law import Law, Parameter, Variable
+from fits.laws.law import Law, Parameter, Variable
 
 _N = Variable("N", "parameters without embeddings (mixture-of-experts: the total)", "params_total")
 _D = Variable("D", "training tokens", "tokens")

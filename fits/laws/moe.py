@@ -1,6 +1,6 @@
 """Laws of mixture-of-experts models. Every law says which N, which A and which G it counts."""
 
-from fits.law import Law, Parameter, Variable
+from fits.laws.law import Law, Parameter, Variable
 
 _N = Variable("N", "active parameters without embeddings", "params_active_non_embedding")
 _D = Variable("D", "training tokens", "tokens")

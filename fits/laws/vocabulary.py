@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from fits.law import Law, Parameter, Variable
+from fits.laws.law import Law, Parameter, Variable
 
 _N = Variable("N", "parameters without embeddings", "params_active_non_embedding")
 _WIDTH = Variable("d", "hidden size", "hidden_size")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fits.law import Domain
+from fits.laws.law import Domain
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fits.derivatives import Jet, differentiate
-from fits.expression import Name, Node, Operation, evaluate, names
+from fits.laws.derivatives import Jet, differentiate
+from fits.laws.expression import Name, Node, Operation, evaluate, names
 from fits.solver.structure import power_terms
 
 

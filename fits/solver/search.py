@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fits.derivatives import differentiate
-from fits.expression import Node, Operation
-from fits.law import Parameter
+from fits.laws.derivatives import differentiate
+from fits.laws.expression import Node, Operation
+from fits.laws.law import Parameter
 from fits.solver.coordinates import Coordinates
 from fits.solver.model import PowerSum
 from fits.solver.newton import Minima, minimise, solve

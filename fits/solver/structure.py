@@ -7,7 +7,7 @@ their derivatives products of the terms with fixed columns.
 from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 
-from fits.expression import Name, Node, Number, Operation, names
+from fits.laws.expression import Name, Node, Number, Operation, names
 
 
 @dataclass

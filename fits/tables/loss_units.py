@@ -3,8 +3,8 @@
 from collections.abc import Collection
 
 from fits.errors import UserError
-from fits.expression import Name, names, parse
-from fits.law import Law
+from fits.laws.expression import Name, names, parse
+from fits.laws.law import Law
 from fits.tables.column_words import words_of
 
 NATS, BITS_PER_BYTE, PERPLEXITY = "nats per token", "bits per byte", "perplexity"

@@ -14,8 +14,8 @@ from itertools import islice, product
 import numpy as np
 
 from fits.errors import UserError, nearest
-from fits.expression import Name, Node, Number, Operation, evaluate, names, parse, substitute, written
-from fits.law import Variable
+from fits.laws.expression import Name, Node, Number, Operation, evaluate, names, parse, substitute, written
+from fits.laws.law import Variable
 from fits.tables.column_words import SCALES, scale_of, words_of
 from fits.tables.columns import BY_NAME
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from scaling.budget import Cost
+    from scaling.cluster.budget import Cost
     from scaling.plan import Cluster
 
 
@@ -38,8 +38,8 @@ def budget(
                  --model config.json --tokens 1e13
     """
     from fits.errors import UserError
-    from scaling.budget import cluster_budget, costs_of_file, positive_flops
-    from scaling.console import print_json
+    from scaling.cluster.budget import cluster_budget, costs_of_file, positive_flops
+    from scaling.commands.console import print_json
 
     if tokens is not None and model is None:
         raise UserError("--tokens needs the --model that sees them; give a config.json or a plan.yaml.")
@@ -56,8 +56,9 @@ def budget(
 
 
 def _print(peak: float, cluster: "Cluster", costs: "list[Cost]") -> None:
-    from scaling.budget import scientific
-    from scaling.console import count, print_table, say
+    from fits.numbers import count
+    from scaling.cluster.budget import scientific
+    from scaling.commands.console import print_table, say
 
     achieved = cluster.peak_flops_per_gpu * cluster.utilisation
     rows = [

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from scaling.console import print_json, print_table, working
+from scaling.commands.console import print_json, print_table, working
 
 
 def check(
@@ -22,7 +22,7 @@ def check(
     Example:
         scaling check main_run
     """
-    from scaling.check import check as look
+    from scaling.handoff.check import check as look
 
     with working("checking") as watch:
         report = look(path, stack or ["all"], progress=watch)

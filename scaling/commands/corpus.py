@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from scaling.console import count, print_json, print_table, progress, say
+from fits.numbers import count
+from scaling.commands.console import print_json, print_table, progress, say
 
 
 def corpus(
@@ -26,7 +27,7 @@ def corpus(
     \b
     Example: scaling corpus python:stdlib --out corpus
     """
-    from vocab_study.corpus import build_corpus
+    from vocab_study.corpus.corpus import build_corpus
 
     with progress() as bar:
         task = bar.add_task("reading bytes", total=None)

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from scaling.console import count as short
-from scaling.console import print_json, print_table, say
+from fits.numbers import count as short
+from scaling.commands.console import print_json, print_table, say
 
 
 def count(
@@ -23,7 +23,7 @@ def count(
     Example:
         scaling count config.json --sequence-length 8192
     """
-    from scaling.count import count_file
+    from scaling.hf.count import count_file
 
     counted = count_file(config, sequence_length=sequence_length)
     if json:

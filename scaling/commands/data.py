@@ -11,8 +11,8 @@ def list_(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] =
     \b
     Example: scaling data list
     """
-    from scaling.console import print_json, print_table, say
-    from scaling.public_tables import data_root, list_tables
+    from fits.tables.public_tables import data_root, list_tables
+    from scaling.commands.console import print_json, print_table, say
 
     root = data_root()
     here = {table.name: not table.missing(root) for table in list_tables()}
@@ -33,8 +33,8 @@ def get(
     \b
     Example: scaling data get epoch_chinchilla
     """
-    from scaling.console import print_json, say
-    from scaling.public_tables import get_table, list_tables
+    from fits.tables.public_tables import get_table, list_tables
+    from scaling.commands.console import print_json, say
 
     folder = get_table(name)
     table = next(each for each in list_tables() if each.name == name)

@@ -15,8 +15,8 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] 
     """
     from dataclasses import asdict
 
-    from scaling.console import print_json, print_table, say
-    from scaling.doctor import examine
+    from scaling.commands.console import print_json, print_table, say
+    from scaling.installation.doctor import examine
 
     findings = examine()
     if as_json:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from scaling.console import print_json, print_table, say
+from scaling.commands.console import print_json, print_table, say
 
 
 def export(
@@ -23,7 +23,7 @@ def export(
     Example:
         scaling export plan.yaml --stack all --out main_run
     """
-    from scaling.export import export as write
+    from scaling.handoff.export import export as write
     from scaling.plan import TrainingPlan
 
     done = write(TrainingPlan.load(plan), [stack], out)

@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from fits.errors import UserError
-from scaling.console import count, print_json, say
+from fits.numbers import count
+from scaling.commands.console import print_json, say
 
 
 def export_run(
@@ -22,7 +23,7 @@ def export_run(
     Example: scaling export-run runs/d64-e8 --out proxy_hf \\
         --tokenizer tokenizers/4096/tokenizer.json
     """
-    from scaling.hf.checkpoint import export_run as write
+    from scaling.handoff.export_run import export_run as write
 
     if dtype not in ("float32", "bfloat16"):
         raise UserError(f"--dtype is '{dtype}'; it must be float32 or bfloat16.")

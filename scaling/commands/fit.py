@@ -64,7 +64,7 @@ def fit(
     """
     import fits
     from scaling.commands import fit_tables
-    from scaling.console import print_json, working
+    from scaling.commands.console import print_json, working
 
     bound = pairs(bind, "--bind")
     known = {each.name for each in fits.list_laws()}

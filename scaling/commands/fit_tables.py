@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from scaling.console import print_table, quantity, say
+from fits.numbers import quantity
+from scaling.commands.console import print_table, say
 
 _SHOWN = 5
 

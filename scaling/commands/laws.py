@@ -15,7 +15,7 @@ def list_command(as_json: JsonFlag = False) -> None:
     Example: scaling laws list
     """
     import fits
-    from scaling.console import print_json, print_table
+    from scaling.commands.console import print_json, print_table
 
     sets: dict[str, list[str]] = {law.name: [] for law in fits.list_laws()}
     for each in fits.list_published():
@@ -37,7 +37,7 @@ def show(
     Example: scaling laws show besiroglu
     """
     import fits
-    from scaling.console import print_json, print_table, say
+    from scaling.commands.console import print_json, print_table, say
 
     sets = [each for each in fits.list_published() if name in (each.name, each.law.name)]
     exact = [each for each in sets if each.name == name]
@@ -77,8 +77,9 @@ def evaluate(
     Example: scaling laws eval besiroglu --set N=7e9 --set D=2e12
     """
     import fits
+    from fits.numbers import quantity
+    from scaling.commands.console import print_json, say
     from scaling.commands.options import numbers, pairs
-    from scaling.console import print_json, quantity, say
 
     chosen = fits.published(name)
     answer = chosen.evaluate(**numbers(pairs(values, "--set"), "--set"))
@@ -107,8 +108,9 @@ def compare(
 
     Example: scaling laws compare --flops 2.548e24
     """
-    from fits.opinions import allocations
-    from scaling.console import count, print_json, print_table, say
+    from fits.decisions.published_allocations import allocations
+    from fits.numbers import count
+    from scaling.commands.console import print_json, print_table, say
 
     opinions, spread = allocations(flops)
     if as_json:

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from scaling.layout.judge import Candidate
-    from scaling.layout.search import Layouts
+    from scaling.cluster.layout.judge import Candidate
+    from scaling.cluster.layout.search import Layouts
 
 
 def register(app: typer.Typer) -> None:
@@ -50,9 +50,9 @@ def layout(
                  --out plan-with-layout.yaml
     """
     from fits.files import write_text
-    from scaling.console import print_json, say
-    from scaling.layout.assumptions import Assumptions
-    from scaling.layout.search import search_layouts
+    from scaling.cluster.layout.assumptions import Assumptions
+    from scaling.cluster.layout.search import search_layouts
+    from scaling.commands.console import print_json, say
     from scaling.plan import TrainingPlan
 
     made = TrainingPlan.load(plan)
@@ -86,7 +86,7 @@ def layout(
 
 
 def _print(found: "Layouts", best: "Candidate", shown: Any) -> None:
-    from scaling.console import print_table, say
+    from scaling.commands.console import print_table, say
 
     count = len(found.table)
     say(f"{len(found.feasible)} of {count} layouts can be used on {found.gpus} {found.gpu_name}; the fastest:")
@@ -103,9 +103,9 @@ def _print(found: "Layouts", best: "Candidate", shown: Any) -> None:
 
 
 def _print_memory(found: "Layouts", best: "Candidate") -> None:
-    from scaling.console import print_table, say
-    from scaling.layout.megatron_memory import megatron_state_bytes
-    from scaling.layout.memory import GIB
+    from scaling.cluster.layout.megatron_memory import megatron_state_bytes
+    from scaling.cluster.layout.memory import GIB
+    from scaling.commands.console import print_table, say
 
     memory = best.memory
     assert memory is not None
@@ -131,7 +131,7 @@ def _print_memory(found: "Layouts", best: "Candidate") -> None:
 def _print_time(found: "Layouts", best: "Candidate") -> None:
     from dataclasses import asdict
 
-    from scaling.console import print_table, say
+    from scaling.commands.console import print_table, say
 
     time = best.time
     assert time is not None
@@ -143,8 +143,8 @@ def _print_time(found: "Layouts", best: "Candidate") -> None:
 
 
 def _row(found: "Layouts", each: "Candidate", rank: int) -> list[Any]:
-    from scaling.layout.judge import describe
-    from scaling.layout.memory import GIB
+    from scaling.cluster.layout.judge import describe
+    from scaling.cluster.layout.memory import GIB
 
     assert each.memory is not None
     return [
@@ -163,7 +163,7 @@ def _as_json(found: "Layouts", best: "Candidate", shown: Any) -> dict[str, Any]:
     import json
     from dataclasses import asdict
 
-    from scaling.layout.megatron_memory import megatron_state_bytes
+    from scaling.cluster.layout.megatron_memory import megatron_state_bytes
 
     assert best.memory is not None and best.time is not None
     megatron = megatron_state_bytes(found.run.model, best.layout, sharded_optimizer=found.assumptions.sharded_optimizer)

@@ -49,11 +49,11 @@ def plan(
     Example: scaling plan --law published:tian --gpus 1024 --gpu h200 \\
         --days 75 --mfu 0.388 --max-params-total 520e9 --out plan.yaml
     """
-    from scaling.budget import cluster_budget, positive_flops
+    from scaling.cluster.budget import cluster_budget, positive_flops
+    from scaling.commands.console import print_json, say, working
     from scaling.commands.plan_tables import print_plan
-    from scaling.console import print_json, say, working
     from scaling.plan import TrainingPlan
-    from scaling.planning import plan_for
+    from scaling.planner.planner import plan_for
 
     if schema:
         print_json(TrainingPlan.model_json_schema())

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from scaling.console import count, print_table, quantity, say
+from fits.numbers import count, quantity
+from scaling.commands.console import print_table, say
 from scaling.plan import Advice, FrontPoint, Neighbour, TrainingPlan
 
 
@@ -67,7 +68,7 @@ def _answer(made: TrainingPlan) -> Iterator[list[str]]:
         f"{quantity(optimizer.learning_rate)}, {quantity(optimizer.weight_decay)} ({made.schedule.kind})",
     ]
     if made.layout and made.layout_estimate:
-        from scaling.layout.judge import describe
+        from scaling.cluster.layout.judge import describe
 
         estimate = made.layout_estimate
         yield ["layout", f"{describe(made.layout)} on {made.layout.gpus} GPUs"]

@@ -21,7 +21,7 @@ def report(
 
     Example: scaling report demo_out --out report.html
     """
-    from scaling.console import print_json, say, working
+    from scaling.commands.console import print_json, say, working
     from scaling.report import write_report
 
     with working("writing the report"):

@@ -7,8 +7,8 @@ from typing import Annotated
 import typer
 
 from scaling.commands import sweep_design
+from scaling.commands.console import is_terminal, live, note, print_json, progress, say
 from scaling.commands.sweep_tables import SweepWatch, in_words, print_result, print_status, status_table
-from scaling.console import is_terminal, live, note, print_json, progress, say
 
 commands = typer.Typer(no_args_is_help=True, help="Many small runs: design, cost, train, watch, tabulate.")
 
@@ -173,7 +173,7 @@ def table(
     \b
     Example: scaling sweep table runs --out runs.csv
     """
-    from fits.runs import write_runs
+    from fits.tables.runs import write_runs
     from trainer_small.sweeps.sweep_status import sweep_table
 
     frame = sweep_table(runs)

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fits.errors import UserError
+from fits.numbers import count, quantity
+from scaling.commands.console import note, print_json, print_table, say
 from scaling.commands.options import numbers, pairs, whole_numbers
-from scaling.console import count, note, print_json, print_table, quantity, say
 
 if TYPE_CHECKING:
-    from scaling.hardware import Gpu
+    from scaling.cluster.hardware import Gpu
     from trainer_small.config import RunSpec
     from trainer_small.designs.next import NextSweep
     from trainer_small.sweeps.sweep import Sweep
@@ -74,7 +75,7 @@ def design(
         chosen = _next(known, decide, law, settings)
         sweep = chosen.sweep
     elif law == "vocabulary":
-        from vocab_study.design import design_vocabulary_sweep
+        from vocab_study.study.sweep_design import design_vocabulary_sweep
 
         sweep = design_vocabulary_sweep(**settings)
     else:
@@ -88,7 +89,7 @@ def design(
 
 
 def _next(known: Path, decide: str | None, law: str, settings: Mapping[str, Any]) -> "NextSweep":
-    from fits.runs import read_runs
+    from fits.tables.runs import read_runs
     from trainer_small.designs.next import next_sweep
 
     if law == "vocabulary":
@@ -121,7 +122,7 @@ def cost(
     speed: Speed | None = None
     card = None
     if gpu is not None:
-        from scaling.hardware import gpu as find
+        from scaling.cluster.hardware import gpu as find
         from trainer_small.sweeps.sweep_time import device_speed
 
         card = find(gpu)
@@ -137,7 +138,7 @@ def cost(
 def _peak_bytes(run: "RunSpec", card: "Gpu | None") -> int:
     """Most memory that the run takes here or on the card, where its micro-batch is the largest that fits."""
     from scaling.commands.sweep_tables import size
-    from trainer_small.steps.footprint import footprint, largest_micro_batch, with_micro_batch
+    from trainer_small.steps.memory_estimate import footprint, largest_micro_batch, with_micro_batch
 
     if card is None:
         return footprint(run).total
@@ -232,7 +233,7 @@ def _tokenizer(study: Path, vocab_size: int) -> Path:
     path = study / "tokenizers" / str(vocab_size) / "tokenizer.json"
     if path.is_file():
         return path
-    from vocab_study.study import Study
+    from vocab_study.study.study import Study
 
     return Study.load(study).tokenizer_file(vocab_size)
 

@@ -3,17 +3,8 @@
 import time
 from typing import TYPE_CHECKING, Any
 
-from scaling.console import (
-    count,
-    is_terminal,
-    make_table,
-    note,
-    print_json,
-    print_renderable,
-    print_table,
-    quantity,
-    say,
-)
+from fits.numbers import count, quantity
+from scaling.commands.console import is_terminal, make_table, note, print_json, print_renderable, print_table, say
 
 if TYPE_CHECKING:
     from rich.table import Table

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from scaling.console import print_json, print_table, say
+from scaling.commands.console import print_json, print_table, say
 
 if TYPE_CHECKING:
     from scaling.track.compare import Comparison
@@ -65,7 +65,7 @@ def track(
 
 
 def _print(found: "Comparison", unit: str, planned: int) -> None:
-    from scaling.console import count
+    from fits.numbers import count
 
     say(f"{found.verdict}: {count(found.tokens)} of {count(planned)} tokens")
     rows = [["promised end", f"{found.promised:.4f}, {found.promised_low:.4f} to {found.promised_high:.4f} {unit}"]]

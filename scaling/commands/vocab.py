@@ -7,10 +7,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fits.errors import UserError
+from fits.numbers import count, quantity
+from scaling.commands.console import print_json, progress, say
 from scaling.commands.options import whole_numbers
 from scaling.commands.vocab_choose import choose
 from scaling.commands.vocab_tables import print_study
-from scaling.console import count, print_json, progress, quantity, say
 
 commands = typer.Typer(no_args_is_help=True, help="Vocabulary sizes: compression, tokenizers and the optimum.")
 
@@ -48,7 +49,7 @@ def study(
     Example: scaling vocab study corpus --max-size 8192 --sizes 1024,2048,4096 \\
         --out study
     """
-    from vocab_study.make_study import study_vocabulary
+    from vocab_study.study.make_study import study_vocabulary
 
     wanted = [*whole_numbers(sizes, "--sizes")]
     with progress() as bar:
@@ -89,7 +90,7 @@ def _corpus_folder(
                 f"{sources[0]} is a finished corpus; --by, --text-field and --on-error shape one while it is made."
             )
         return Path(sources[0])
-    from vocab_study.corpus import build_corpus
+    from vocab_study.corpus.corpus import build_corpus
 
     made = build_corpus(
         sources,
@@ -124,8 +125,8 @@ def design(
     Example: scaling vocab design --corpus corpus --study study \\
         --sizes 1024,2048,4096 --budget-flops 1e13 --out v.yaml
     """
-    from vocab_study.design import design_vocabulary_sweep
-    from vocab_study.study import Study
+    from vocab_study.study.study import Study
+    from vocab_study.study.sweep_design import design_vocabulary_sweep
 
     opened, here = Study.load(study), out.parent
     wanted = whole_numbers(sizes, "--sizes")
@@ -158,8 +159,8 @@ def tokenizer(
     \b
     Example: scaling vocab tokenizer --study study --size 2048 --out tokenizer
     """
-    from vocab_study.huggingface import export_tokenizer
-    from vocab_study.study import Study
+    from vocab_study.study.huggingface import export_tokenizer
+    from vocab_study.study.study import Study
 
     export_tokenizer(Study.load(study), size, out)
     if as_json:

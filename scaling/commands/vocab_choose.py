@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from fits.errors import UserError
+from scaling.commands.console import print_json
 from scaling.commands.options import numbers, pairs, whole_numbers
 from scaling.commands.vocab_tables import print_choice
-from scaling.console import print_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from vocab_study.choice import VocabularyChoice
-    from vocab_study.study import Study
+    from vocab_study.choice.choice import VocabularyChoice
+    from vocab_study.study.study import Study
 
 
 def choose(
@@ -56,12 +56,12 @@ def choose(
     Example: scaling vocab choose --params-active 33e9 --vocab-size 163840 \\
         --hidden-size 7168 --compare 163840
     """
-    from fits.result import Fit
-    from vocab_study.choice import choose_vocabulary
-    from vocab_study.costs import kv_bytes_per_token
-    from vocab_study.isoflop import read_vocabulary_runs
-    from vocab_study.predictors import without_vocabulary
-    from vocab_study.study import Study
+    from fits.fitting.result import Fit
+    from vocab_study.choice.choice import choose_vocabulary
+    from vocab_study.choice.costs import kv_bytes_per_token
+    from vocab_study.choice.isoflop import read_vocabulary_runs
+    from vocab_study.choice.published_predictors import without_vocabulary
+    from vocab_study.study.study import Study
 
     sizes, kv_bytes, setting = [*whole_numbers(compare, "--compare")], None, {}
     if plan is not None:
@@ -113,8 +113,8 @@ def choose(
 def _write_choice(
     choice: "VocabularyChoice", out: Path, study: "Study | None", runs: "pd.DataFrame | None", metric: str
 ) -> None:
-    from vocab_study.figures import compute_figure, loss_figure, predictors_figure
-    from vocab_study.isoflop import common_budget, isoflop_slices
+    from vocab_study.choice.figures import compute_figure, loss_figure, predictors_figure
+    from vocab_study.choice.isoflop import common_budget, isoflop_slices
 
     choice.save(out / "choice.json")
     predictors_figure(choice).savefig(out / "predictors.svg")

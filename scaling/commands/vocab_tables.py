@@ -3,15 +3,16 @@
 import math
 from typing import TYPE_CHECKING
 
-from scaling.console import count, print_json, print_table, say
+from fits.numbers import count
+from scaling.commands.console import print_json, print_table, say
 
 if TYPE_CHECKING:
-    from vocab_study.choice import VocabularyChoice
-    from vocab_study.study import Study
+    from vocab_study.choice.choice import VocabularyChoice
+    from vocab_study.study.study import Study
 
 
 def print_study(made: "Study", wanted: list[int], as_json: bool) -> None:
-    from vocab_study.figures import compression_figure
+    from vocab_study.choice.figures import compression_figure
 
     figure = made.directory / "compression.svg"
     compression_figure(made, sizes=wanted).savefig(figure)

@@ -10,12 +10,12 @@ import pandas as pd
 from fits import Fit, read_runs, read_table
 from fits.errors import UserError
 from fits.tables.loss_units import UNITS
-from fits.tables.our_columns import our_columns
 from scaling.plan import TrainingPlan
 from scaling.report.exports import ExportedConfig, read_exports
+from scaling.report.our_columns import our_columns
 from trainer_small.sweeps.sweep import Sweep
-from vocab_study.corpus import CorpusManifest
-from vocab_study.study import Study
+from vocab_study.corpus.corpus import CorpusManifest
+from vocab_study.study.study import Study
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fits import Fit
 from fits.errors import UserError
-from scaling.pricing import law_variables
+from scaling.planner.loss_model import law_variables
 from trainer_small.architecture import Architecture
 from trainer_small.config import RunSpec
 from trainer_small.ladder import Experts, Family, usual_depth

@@ -2,8 +2,8 @@
 
 from html import escape
 
-from fits.expression import Name, Node, Number, Operation, parse
-from fits.law import Law
+from fits.laws.expression import Name, Node, Number, Operation, parse
+from fits.laws.law import Law
 
 _GREEK = {"alpha", "beta", "gamma", "delta", "kappa", "mu", "nu", "omega", "zeta", "sigma", "lambda"}
 _FUNCTIONS = {"log": "ln", "log2": "log<sub>2</sub>", "log10": "log<sub>10</sub>"}

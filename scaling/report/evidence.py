@@ -9,6 +9,7 @@ import pandas as pd
 
 from fits import filter_rows, usable_runs
 from fits.errors import UserError
+from scaling.report.bytes_per_token import bytes_per_token
 from scaling.report.charts.law import effect_chart, isoflop_chart
 from scaling.report.charts.runs import agreement_chart, residual_chart, runs_chart, size_chart
 from scaling.report.charts.svg import Chart
@@ -25,9 +26,8 @@ from scaling.report.curves import (
     isoflop_slice,
     ladder,
 )
-from scaling.report.fitted import Agreement, Noise, agreement, seed_noise
+from scaling.report.fit_quality import Agreement, Noise, agreement, seed_noise
 from scaling.report.points import RunPoint, run_points
-from scaling.report.text_rate import bytes_per_token
 
 _Result = TypeVar("_Result")
 _EFFECT_ORDER = ("num_experts", "granularity", "vocab_size")

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fits.errors import UserError
-from scaling.export import STACKS
+from scaling.handoff.export import STACKS
+from scaling.handoff.megatron import write as megatron
+from scaling.handoff.megatron.read import read_megatron
+from scaling.handoff.torchtitan.read import read_torchtitan
 from scaling.hf.read import read_hf_config
 from scaling.plan import TrainingPlan
 from scaling.report.numbers import whole
-from scaling.stacks import megatron
-from scaling.stacks.megatron_read import read_megatron
-from scaling.stacks.torchtitan_read import read_torchtitan
 
 _READERS: dict[str, Callable[[Path], int]] = {
     "config.json": lambda path: read_hf_config(path).architecture.params_total,

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from fits.runs import column_values
+from fits.tables.runs import column_values
 from scaling.report.answer import is_wide
 from scaling.report.collect import Material
 from scaling.report.evidence import Evidence
-from scaling.report.fitted import Agreement, Noise
+from scaling.report.fit_quality import Agreement, Noise
 from scaling.report.numbers import about, flops, quantity, share, short
 
 _FAR_LONGER = 3.0

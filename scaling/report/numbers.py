@@ -2,8 +2,8 @@
 
 import math
 
-from scaling.console import count as _count
-from scaling.console import quantity as _quantity
+from fits.numbers import count as _count
+from scaling.commands.console import quantity as _quantity
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _NOTICEABLE = 0.005

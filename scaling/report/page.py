@@ -12,15 +12,15 @@ from fits import Fit
 from scaling.plan import Advice, TrainingPlan
 from scaling.report import numbers
 from scaling.report.answer import accounts, alarms, card, decisions, headline, model_name, recipe
+from scaling.report.caveats import doubts
 from scaling.report.charts.plan import curve_chart, reach_chart, regret_chart, spread_chart
 from scaling.report.charts.svg import Chart
 from scaling.report.collect import Material
-from scaling.report.doubts import doubts
 from scaling.report.evidence import Evidence, evidence, question_of
 from scaling.report.next_runs import what_to_run_next
 from scaling.report.provenance import provenance
+from scaling.report.run_value import worth_buying
 from scaling.report.tables import LawView, law_view, runs_table
-from scaling.report.worth import worth_buying
 
 _HERE = Path(__file__).parent
 

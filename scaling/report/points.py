@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from fits.runs import column_values
+from fits.tables.runs import column_values
 
 
 @dataclass(frozen=True)

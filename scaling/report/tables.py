@@ -9,7 +9,7 @@ from markupsafe import Markup
 
 from fits import Fit
 from scaling.report.equation import equations
-from scaling.report.fitted import Agreement, Noise, convergence_in_words
+from scaling.report.fit_quality import Agreement, Noise, convergence_in_words
 from scaling.report.numbers import NOTHING, fixed, flops, plain, quantity, rough, share, short, vocabulary
 
 

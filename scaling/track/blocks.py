@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from scaling.cluster.run import run_of
 from scaling.plan import TrainingPlan
-from scaling.stacks.run import run_of
-from scaling.track.promise import Promise
+from scaling.track.predicted_curve import Promise
 
 GAP_DRIFT = 0.003
 """Standard deviation of the gap's change over a factor e of tokens, as a fraction of the final loss."""

@@ -18,7 +18,7 @@ import numpy as np
 from scaling.plan import TrainingPlan
 from scaling.track.blocks import Blocks, blocks_of, has_diverged, spikes_of
 from scaling.track.log import Log
-from scaling.track.promise import Promise
+from scaling.track.predicted_curve import Promise
 from scaling.track.units import in_plan_unit
 
 USUAL_GAP = (0.03, 0.015)

@@ -13,7 +13,7 @@ from fits.files import read_text
 from fits.tables.files import csv_cells, json_rows
 from scaling.plan import TrainingPlan
 from scaling.track.cells import Cells
-from scaling.track.choice import choose_loss, choose_progress
+from scaling.track.column_choice import choose_loss, choose_progress
 from scaling.track.columns import Progress, words_of
 
 _DECAYED = {("decayed",), ("annealed",)}

@@ -6,8 +6,8 @@ import math
 import numpy as np
 import pandas as pd
 
+from scaling.cluster.run import run_of
 from scaling.plan import TrainingPlan
-from scaling.stacks.run import run_of
 from scaling.track.blocks import BRANCH_SD, GAP_DRIFT
 from scaling.track.compare import USUAL_GAP
 

@@ -10,15 +10,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fits
-from fits.allocate import optimal_allocation, surface
-from fits.approaches import three_approaches
-from fits.backtesting import backtest, compare_laws
-from fits.decisions import decide
+from fits.decisions.allocation import optimal_allocation, surface
+from fits.decisions.approaches import three_approaches
+from fits.decisions.decide import decide
+from fits.decisions.isoflop import envelope_frontier, isoflop_frontier, isoflop_minima, slices
+from fits.decisions.next_runs import choose_runs, decision_at, next_runs
 from fits.errors import UserError
-from fits.experiment import choose_runs, decision_at, next_runs
-from fits.influences import influence
-from fits.isoflop import envelope_frontier, isoflop_frontier, isoflop_minima, slices
-from fits.profiling import profile
+from fits.fitting.backtest import backtest, compare_laws
+from fits.fitting.influence import influence
+from fits.fitting.profiling import profile
 from fits.tables.files import read_table
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fits.derivatives import differentiate
 from fits.errors import UserError
-from fits.expression import evaluate, names, parse
 from fits.laws import list_laws
+from fits.laws.derivatives import differentiate
+from fits.laws.expression import evaluate, names, parse
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,11 @@ import pandas as pd
 import pytest
 
 import fits
-from fits.binding import bind_table
 from fits.errors import UserError
-from fits.runs import filter_rows
 from fits.solver.objective import make_objective
+from fits.tables.binding import bind_table
 from fits.tables.files import read_table
+from fits.tables.runs import filter_rows
 
 PROXY_RUNS = Path(__file__).parents[2] / "docs" / "data" / "proxy_runs.csv"
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"

@@ -9,10 +9,10 @@ import pytest
 
 import fits
 from fits.errors import UserError
-from fits.result import Fit
-from fits.runs import filter_rows, usable_runs
+from fits.fitting.result import Fit
 from fits.tables.column_words import scale_of
 from fits.tables.meaning import PLAN_COLUMNS, recognised
+from fits.tables.runs import filter_rows, usable_runs
 
 BIND = {"N": "config.n_params_nonemb", "D": "train/tokens (B)", "S": "num_exp/top_k", "G": "granularity"}
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import fits
-from fits.allocate import flat_region, optimal_allocation, regret, surface
+from fits.decisions.allocation import flat_region, optimal_allocation, regret, surface
+from fits.decisions.optimal_vocabulary import optimal_vocabulary
 from fits.errors import UserError
-from fits.vocabulary import optimal_vocabulary
 
 
 def value(name: str, **variables: float) -> float:
@@ -132,7 +132,7 @@ def test_outside_the_range_is_said_in_decades() -> None:
     answer = fits.published("tian-learning-rate").evaluate(C=3e24)
     assert answer.in_range is False
     assert "4.0 decades above" in answer.warnings[0]
-    assert fits.published("tian-learning-rate").evaluate(C=1e19) == fits.coefficients.Evaluation(
+    assert fits.published("tian-learning-rate").evaluate(C=1e19) == fits.laws.coefficients.Evaluation(
         value("tian-learning-rate", C=1e19), "peak learning rate", True, []
     )
 

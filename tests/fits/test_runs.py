@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from fits.errors import UserError
-from fits.runs import column_values, filter_rows, read_runs, read_table, usable_runs, write_runs
+from fits.tables.runs import column_values, filter_rows, read_runs, read_table, usable_runs, write_runs
 
 
 def table() -> pd.DataFrame:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer_small.steps.footprint import footprint
+from trainer_small.steps.memory_estimate import footprint
 from trainer_small.steps.objective import training_loss
 from trainer_small.steps.training import Training
 

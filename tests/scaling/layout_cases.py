@@ -4,7 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scaling.stacks.run import Run
+from scaling.cluster.run import Run
 from trainer_small.architecture import Architecture
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))

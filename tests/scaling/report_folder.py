@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 import fits
-from fits.runs import filter_rows, write_runs
+from fits.tables.runs import filter_rows, write_runs
 from scaling.plan import (
     Advice,
     Binding,
@@ -31,9 +31,9 @@ from trainer_small.designs.design import design_sweep
 from trainer_small.designs.recipe import BASE_EXPERTS
 from trainer_small.ladder import Family
 from trainer_small.sweeps.sweep import Sweep
-from vocab_study.corpus import build_corpus
-from vocab_study.make_study import study_vocabulary
-from vocab_study.study import Study
+from vocab_study.corpus.corpus import build_corpus
+from vocab_study.study.make_study import study_vocabulary
+from vocab_study.study.study import Study
 
 VOCABULARIES = (300, 400, 520)
 BASE = "num_experts == 8 and granularity == 2 and vocab_size == 400"

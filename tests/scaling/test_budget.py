@@ -4,8 +4,8 @@ import pytest
 from typer.testing import CliRunner
 
 from fits.errors import UserError
-from scaling.budget import cluster_budget, costs, positive_flops
 from scaling.cli import app
+from scaling.cluster.budget import cluster_budget, costs, positive_flops
 from tests.scaling.layout_cases import MODELS
 from tests.scaling.plans import PROXY, training_plan
 

@@ -15,15 +15,16 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from fits.errors import UserError
-from scaling.check import Report, check
 from scaling.cli import Commands
+from scaling.cluster.faults import faults as faults_of
 from scaling.commands import check as check_command
 from scaling.commands import export as export_command
-from scaling.export import export
-from scaling.stacks import megatron, torchtitan
-from scaling.stacks.faults import faults as faults_of
-from scaling.stacks.megatron_read import read_megatron
-from scaling.stacks.torchtitan_read import read_torchtitan
+from scaling.handoff.check import Report, check
+from scaling.handoff.export import export
+from scaling.handoff.megatron import write as megatron
+from scaling.handoff.megatron.read import read_megatron
+from scaling.handoff.torchtitan import write as torchtitan
+from scaling.handoff.torchtitan.read import read_torchtitan
 from tests.scaling.plans import DEEPSEEK_LIKE, PROXY, training_plan
 
 RAMP = {"start_batch_tokens": 4096, "increment_tokens": 4096, "ramp_tokens": 100_000}

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from fits.errors import UserError
 from scaling.cli import Commands
 from scaling.commands import count as count_command
-from scaling.count import count, count_file
+from scaling.hf.count import count, count_file
 from scaling.hf.read import parse_hf_config
 from tests.scaling.hf_strategies import TYPES, hf_configs
 from trainer_small.architecture import Architecture

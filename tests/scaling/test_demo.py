@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from scaling.demo import ROAD, road
+from scaling.commands.demo import ROAD, road
 from scaling.plan import TrainingPlan
 
-SMALL = "import scaling.demo as d; d.ROAD = [(t, c.replace('1.6e13', '4e12')) for t, c in d.ROAD]; d.walk({!r})"
+SMALL = (
+    "import scaling.commands.demo as d; d.ROAD = [(t, c.replace('1.6e13', '4e12')) for t, c in d.ROAD]; d.walk({!r})"
+)
 
 
 def _start(out: Path) -> subprocess.Popen:

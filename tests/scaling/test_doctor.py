@@ -7,8 +7,8 @@ import pytest
 from typer.testing import CliRunner
 
 from scaling.cli import app
-from scaling.doctor import EXTRAS
-from scaling.extras import how_to_install
+from scaling.installation.doctor import EXTRAS
+from scaling.installation.extras import how_to_install
 
 
 def findings() -> dict[str, dict[str, str]]:

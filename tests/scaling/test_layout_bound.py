@@ -3,9 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling.layout.assumptions import usual_assumptions
-from scaling.layout.bound import least_bytes_per_gpu, usable_bytes
-from scaling.layout.memory import memory_of
+from scaling.cluster.layout.assumptions import usual_assumptions
+from scaling.cluster.layout.bound import least_bytes_per_gpu, usable_bytes
+from scaling.cluster.layout.memory import memory_of
 from scaling.plan import Layout
 from trainer_small.architecture import Architecture
 

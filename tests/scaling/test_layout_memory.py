@@ -6,14 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scaling.hardware import gpu
-from scaling.layout.activations import kept_by_layer, kept_bytes
-from scaling.layout.assumptions import usual_assumptions
-from scaling.layout.degrees import Columns, micro_batches_of
-from scaling.layout.judge import taken
-from scaling.layout.megatron_memory import megatron_state_bytes
-from scaling.layout.memory import GIB, memory_of, params_on_rank
-from scaling.layout.stages import chunk_layers, stages_of
+from scaling.cluster.hardware import gpu
+from scaling.cluster.layout.activations import kept_by_layer, kept_bytes
+from scaling.cluster.layout.assumptions import usual_assumptions
+from scaling.cluster.layout.degrees import Columns, micro_batches_of
+from scaling.cluster.layout.judge import taken
+from scaling.cluster.layout.megatron_memory import megatron_state_bytes
+from scaling.cluster.layout.memory import GIB, memory_of, params_on_rank
+from scaling.cluster.stages import chunk_layers, stages_of
 from scaling.plan import Layout
 from tests.scaling.layout_cases import MODELS, PUBLISHED, a_run
 from trainer_small.architecture import Architecture

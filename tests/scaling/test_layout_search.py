@@ -8,16 +8,16 @@ from typer.testing import CliRunner
 
 from fits.errors import UserError
 from scaling.cli import app
-from scaling.hardware import gpu
-from scaling.layout.assumptions import usual_assumptions
-from scaling.layout.bound import least_bytes_per_gpu
-from scaling.layout.candidates import MICRO_BATCHES, RECOMPUTE, VIRTUAL
-from scaling.layout.judge import describe, judge
-from scaling.layout.memory import GIB
-from scaling.layout.search import search_layouts
+from scaling.cluster.faults import faults
+from scaling.cluster.hardware import gpu
+from scaling.cluster.layout.assumptions import usual_assumptions
+from scaling.cluster.layout.bound import least_bytes_per_gpu
+from scaling.cluster.layout.candidates import MICRO_BATCHES, RECOMPUTE, VIRTUAL
+from scaling.cluster.layout.judge import describe, judge
+from scaling.cluster.layout.memory import GIB
+from scaling.cluster.layout.search import search_layouts
+from scaling.cluster.run import run_of
 from scaling.plan import Layout, TrainingPlan
-from scaling.stacks.faults import faults
-from scaling.stacks.run import run_of
 from tests.scaling.layout_cases import MODELS, a_run
 from tests.scaling.plans import DEEPSEEK_LIKE, PROXY, training_plan
 

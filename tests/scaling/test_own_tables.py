@@ -15,12 +15,12 @@ from typer.testing import CliRunner
 
 import fits
 from fits.errors import UserError
-from fits.expression import evaluate, parse
 from fits.laws import list_laws
+from fits.laws.expression import as_written, evaluate, names, parse
 from scaling.cli import app
 from scaling.plan import TrainingPlan
-from scaling.planning import plan_for
-from scaling.pricing import Text, pricing_of_fit
+from scaling.planner.loss_model import Text, pricing_of_fit
+from scaling.planner.planner import plan_for
 from trainer_small.ladder import Experts, Family
 
 ROWS = 60
@@ -101,7 +101,7 @@ def their_table(law: fits.Law, style: str) -> tuple[pd.DataFrame, dict[str, str]
         assert variable.column is not None
         node = parse(variable.column)
         values[variable.name] = np.broadcast_to(evaluate(node, columns), ROWS)
-        parts = fits.expression.names(node)
+        parts = names(node)
         written = variable.column
         for part in sorted(parts, key=len, reverse=True):
             if part == "activation_ratio":
@@ -110,7 +110,7 @@ def their_table(law: fits.Law, style: str) -> tuple[pd.DataFrame, dict[str, str]
                 continue
             name, change, how = styled(style, part)
             frame[name] = change(table[part])
-            plain = how if written == part else how if "`" in how or "*" in how else fits.expression.as_written(how)
+            plain = how if written == part else how if "`" in how or "*" in how else as_written(how)
             written = written.replace(part, plain)
         bind[variable.name] = written
         means[variable.name] = variable.column
@@ -162,7 +162,7 @@ def test_whatever_fit_takes_plan_takes(
     for variable in law.variables:
         unit = fitted.unit_of(variable.name)
         column = means[variable.name]
-        shape = {each: getattr(plan.model, each, None) for each in fits.expression.names(parse(column))}
+        shape = {each: getattr(plan.model, each, None) for each in names(parse(column))}
         known = {"tokens": plan.tokens, "train_bytes": 4.3 * plan.tokens, "unique_tokens": min(plan.tokens, 1e13)}
         expected = evaluate(parse(column), {k: known.get(k, v) for k, v in shape.items()})
         assert float(variables[variable.name]) * unit == pytest.approx(float(expected), rel=1e-9), variable.name
@@ -217,7 +217,7 @@ def test_a_law_of_one_s_own_plans(
     if given_meanings:
         unit = "tokens/1e9" if "(B)" in data else "tokens"
         means |= {"x": "params_active_non_embedding", "y": unit}
-    values = {name: fits.runs.column_values(frame, text) for name, text in bind.items()}
+    values = {name: fits.tables.runs.column_values(frame, text) for name, text in bind.items()}
     law = fits.custom_law(formula, list(bind), domains={"c": "real"} if "c" in formula.split("*log")[0] else {})
     truth = {"E": 1.7, "A": 300.0, "B": 400.0, "a": 0.3, "b": 0.28, "c": -0.01, "e": 5.0}
     frame["final loss"] = law.evaluate({name: truth[name] for name in law.parameter_names}, values)

@@ -12,14 +12,14 @@ from typer.testing import CliRunner
 
 from fits import Fit
 from fits.errors import UserError
-from scaling.advice import advice_at, built_models
-from scaling.budget import cluster_budget
 from scaling.cli import app
+from scaling.cluster.budget import cluster_budget
 from scaling.plan import TrainingPlan
-from scaling.planning import plan_for, reference_run
+from scaling.planner.planner import plan_for, reference_run
+from scaling.planner.published_advice import advice_at, built_models
 from tests.scaling.report_folder import made_once
 from trainer_small.sweeps.sweep import Sweep
-from vocab_study.study import Study
+from vocab_study.study.study import Study
 
 FLOPS = 1e15
 
@@ -237,7 +237,7 @@ def test_a_law_needs_no_sweep_when_it_says_itself_what_its_runs_tried(road, law_
 @pytest.fixture(scope="module")
 def law_without_bytes(road):
     import fits
-    from fits.runs import read_runs
+    from fits.tables.runs import read_runs
 
     path = road / "law_experts.json"
     runs = read_runs(road / "runs.csv")

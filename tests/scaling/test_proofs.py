@@ -5,15 +5,19 @@ from typing import Any
 
 import pytest
 
-from scaling.check import check
-from scaling.export import export
-from scaling.extras import NotInstalled
-from scaling.stacks import megatron, megatron_core, olmo_core, olmo_core_build, torchtitan_build
-from scaling.stacks.megatron_read import read_megatron
-from scaling.stacks.olmo_core_read import read_olmo_core
-from scaling.stacks.proof import Proof
-from scaling.stacks.run import Run, run_of
-from scaling.stacks.torchtitan_read import read_torchtitan
+from scaling.cluster.run import Run, run_of
+from scaling.handoff.check import check
+from scaling.handoff.export import export
+from scaling.handoff.megatron import build as megatron_core
+from scaling.handoff.megatron import write as megatron
+from scaling.handoff.megatron.read import read_megatron
+from scaling.handoff.olmo_core import build as olmo_core_build
+from scaling.handoff.olmo_core import write as olmo_core
+from scaling.handoff.olmo_core.read import read_olmo_core
+from scaling.handoff.proof import Proof
+from scaling.handoff.torchtitan import build as torchtitan_build
+from scaling.handoff.torchtitan.read import read_torchtitan
+from scaling.installation.extras import NotInstalled
 from tests.scaling.plans import DEEPSEEK_LIKE, PROXY, training_plan
 
 LAYOUT = {"gpus": 8, "tensor": 2, "expert": 4, "micro_batch_size": 2}

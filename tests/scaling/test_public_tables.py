@@ -8,9 +8,9 @@ import pytest
 from typer.testing import CliRunner
 
 from fits.errors import UserError
-from scaling import public_tables
+from fits.tables import public_tables
+from fits.tables.public_tables import PublicTable, find_table, get_table
 from scaling.cli import app
-from scaling.public_tables import PublicTable, find_table, get_table
 
 SHARED = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 CONTENT = b"N,D,loss\n1,2,3\n"

@@ -11,13 +11,13 @@ import pytest
 from typer.testing import CliRunner
 
 from fits.errors import UserError
-from fits.runs import read_runs, write_runs
+from fits.tables.runs import read_runs, write_runs
 from scaling.cli import app
 from scaling.plan import TrainingPlan
 from scaling.report import write_report
 from scaling.report.collect import collect
 from scaling.report.page import render
-from scaling.report.worth import worth_buying
+from scaling.report.run_value import worth_buying
 from tests.scaling.report_folder import HOSTILE, made_once
 
 
@@ -177,7 +177,7 @@ def test_runs_that_are_not_done_are_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_exported_config_is_read_back_and_counted(folder: Path, tmp_path: Path) -> None:
-    from scaling.export import export
+    from scaling.handoff.export import export
 
     plan = TrainingPlan.load(folder / "plan.yaml")
     plan.save(tmp_path / "plan.yaml")

@@ -12,7 +12,7 @@ from scaling.report import numbers
 from scaling.report.answer import alarms, is_wide, model_name
 from scaling.report.charts.plan import regret_chart
 from scaling.report.equation import equations, typeset
-from scaling.report.fitted import seed_noise
+from scaling.report.fit_quality import seed_noise
 from tests.scaling.report_folder import large_plan, small_plan
 
 

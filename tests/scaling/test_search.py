@@ -6,23 +6,23 @@ import numpy as np
 import pytest
 
 from fits import Fit
-from fits.coefficients import published
 from fits.errors import UserError
-from scaling.binding import bindings
-from scaling.front import pareto_front
-from scaling.limits import limits_of
-from scaling.neighbours import neighbours
-from scaling.pricing import Text, law_variables, pricing_of_fit
-from scaling.published_pricing import pricing_names, published_pricing
-from scaling.search import FLAT, Search, Spending, candidates, search
-from scaling.serving import decode_seconds
-from scaling.space import SearchSpace, dense_space, space_of_sweep
+from fits.laws.coefficients import published
+from scaling.cluster.serving import decode_seconds
+from scaling.planner.binding_constraints import bindings
+from scaling.planner.constraints import limits_of
+from scaling.planner.loss_model import Text, law_variables, pricing_of_fit
+from scaling.planner.pareto_front import pareto_front
+from scaling.planner.published_loss_models import pricing_names, published_pricing
+from scaling.planner.search import FLAT, Search, Spending, candidates, search
+from scaling.planner.search_space import SearchSpace, dense_space, space_of_sweep
+from scaling.planner.sensitivity import neighbours
 from tests.scaling.plans import DEEPSEEK_LIKE
 from tests.scaling.report_folder import made_once
 from trainer_small.architecture import Architecture
 from trainer_small.ladder import Family
 from trainer_small.sweeps.sweep import Sweep
-from vocab_study.study import Study
+from vocab_study.study.study import Study
 
 FLOPS = 1e15
 AXK1 = Architecture.model_validate(DEEPSEEK_LIKE | {"moe_output_norm": True})
@@ -209,7 +209,7 @@ def test_each_law_takes_its_own_count_of_the_same_model():
 
 def test_the_dense_optimum_of_the_search_is_the_allocation_of_the_law():
     """Besiroglu's law at 1e22 FLOPs: the search over real shapes finds what the continuous allocation finds."""
-    from fits.allocate import optimal_allocation, surface
+    from fits.decisions.allocation import optimal_allocation, surface
 
     space = dense_space(SearchSpace(vocab_size=(32000,)))
     spending = Spending(1e22, Text(2048))

@@ -6,12 +6,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fits.errors import UserError
-from scaling.limits import limits_of
-from scaling.pricing import Text
-from scaling.search import Spending, candidates
-from scaling.serving import decode_seconds, kv_bytes_per_token
-from scaling.shapes import ShapeTable, blocks, widths
-from scaling.space import SearchSpace, dense_space, usual_space
+from scaling.cluster.serving import decode_seconds, kv_bytes_per_token
+from scaling.planner.constraints import limits_of
+from scaling.planner.loss_model import Text
+from scaling.planner.search import Spending, candidates
+from scaling.planner.search_space import SearchSpace, dense_space, usual_space
+from scaling.planner.shapes import ShapeTable, blocks, widths
 from trainer_small.ladder import Experts, Family, usual_depth
 
 COUNTED = (

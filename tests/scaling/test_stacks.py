@@ -11,23 +11,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fits.errors import UserError
-from scaling.export import STACKS, export
+from scaling.cluster.run import Run, differences_of_runs, run_of
+from scaling.handoff import huggingface
+from scaling.handoff.bridge import write as bridge
+from scaling.handoff.bridge.read import read_bridge
+from scaling.handoff.export import STACKS, export
+from scaling.handoff.megatron import write as megatron
+from scaling.handoff.megatron.patterns import parse_layer_pattern
+from scaling.handoff.megatron.read import read_megatron
+from scaling.handoff.olmo_core import write as olmo_core
+from scaling.handoff.olmo_core.read import read_olmo_core
+from scaling.handoff.torchtitan import write as torchtitan
+from scaling.handoff.torchtitan.read import read_torchtitan
 from scaling.hf.read import parse_hf_config
 from scaling.hf.write import differences
 from scaling.plan import TrainingPlan
-from scaling.stacks import (
-    bridge,
-    huggingface,
-    megatron,
-    olmo_core,
-    torchtitan,
-)
-from scaling.stacks.bridge_read import read_bridge
-from scaling.stacks.megatron_patterns import parse_layer_pattern
-from scaling.stacks.megatron_read import read_megatron
-from scaling.stacks.olmo_core_read import read_olmo_core
-from scaling.stacks.run import Run, differences_of_runs, run_of
-from scaling.stacks.torchtitan_read import read_torchtitan
 from tests.scaling.hf_strategies import architectures
 from tests.scaling.plans import DEEPSEEK_LIKE, PROXY, training_plan
 
@@ -156,7 +154,7 @@ def test_megatron_flags_of_a_latent_attention_model() -> None:
     assert flags["--lr-decay-style"] == "WSD" and flags["--lr-wsd-decay-style"] == "minus_sqrt"
     stages = flags["--pipeline-model-parallel-layout"].split("|")
     assert len(stages) == 16 and stages[0] == "Et*3" and stages[-1] == "t*2L"  # the head counts as a layer
-    known = (Path(megatron.__file__).parent / "megatron_flags.txt").read_text().split()
+    known = (Path(megatron.__file__).parent / "flags.txt").read_text().split()
     assert set(flags) <= set(known)
 
 

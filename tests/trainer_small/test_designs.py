@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fits
+from fits.decisions.isoflop import slices
 from fits.errors import UserError
-from fits.isoflop import slices
 from trainer_small.architecture import Architecture
 from trainer_small.config import RunSpec
 from trainer_small.designs.blocks import Design, design_names, find_design
@@ -22,7 +22,7 @@ from trainer_small.sweeps.gpu_step import step_time
 from trainer_small.sweeps.sweep import Sweep
 from trainer_small.sweeps.sweep_status import planned_row
 from trainer_small.sweeps.sweep_time import Speed, device_speed, makespan
-from vocab_study.design import design_vocabulary_sweep
+from vocab_study.study.sweep_design import design_vocabulary_sweep
 
 TOKENIZERS = {512: "a.json", 1024: "b.json", 2048: "c.json"}
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from fits.errors import UserError
 from scaling.cli import app
-from scaling.hf.checkpoint import export_run
+from scaling.handoff.export_run import export_run
 from trainer_small.data.tokens import END_OF_TEXT
 from trainer_small.data.validation_tokens import ValidationTokens
 from trainer_small.runs.run import run_one

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from fits.runs import usable_runs
+from fits.tables.runs import usable_runs
 from trainer_small.config import RunConfig, RunSpec, Trunk
 from trainer_small.engines import local
 from trainer_small.engines.sweep_run import SweepProgress, run_sweep

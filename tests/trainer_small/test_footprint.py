@@ -15,7 +15,7 @@ from trainer_small.model.model import Model
 from trainer_small.result import read_result
 from trainer_small.runs.attempts import read_attempts
 from trainer_small.runs.run import run_one
-from trainer_small.steps.footprint import fit_micro_batch, footprint, largest_micro_batch, with_micro_batch
+from trainer_small.steps.memory_estimate import fit_micro_batch, footprint, largest_micro_batch, with_micro_batch
 from trainer_small.steps.objective import training_loss
 from trainer_small.steps.optimizer import make_optimizer
 
@@ -59,7 +59,7 @@ def test_live_bytes_are_of_storages_and_end_with_them() -> None:
 def test_a_run_that_cannot_fit_is_refused_with_the_numbers(
     run_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("trainer_small.steps.footprint.available_memory_bytes", lambda: 2**19)
+    monkeypatch.setattr("trainer_small.steps.memory_estimate.available_memory_bytes", lambda: 2**19)
     folder = run_folder()
     with pytest.raises(UserError, match=r"needs 0\.4 GiB of memory .* 0\.4 GiB are free on this machine; give it more"):
         run_one(folder)

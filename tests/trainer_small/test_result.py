@@ -15,11 +15,11 @@ import torch
 from fits.errors import UserError
 from trainer_small.model.gemm import gemm_flops_per_second
 from trainer_small.result import read_result
-from trainer_small.runs.cautions import fresh_tokens
 from trainer_small.runs.checkpoint_files import checkpoints
 from trainer_small.runs.metrics import append_metrics, read_metrics
 from trainer_small.runs.run import run_one
 from trainer_small.runs.run_loop import RunProgress
+from trainer_small.runs.run_warnings import fresh_tokens
 
 RunFolder = Callable[..., Path]
 SameRun = Callable[[Path, Path], None]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from fits.errors import UserError
-from fits.runs import read_runs, usable_runs, write_runs
 from fits.tables.columns import COLUMNS
+from fits.tables.runs import read_runs, usable_runs, write_runs
 from trainer_small.config import RunConfig
 from trainer_small.engines.sweep_run import SweepProgress, lay_out, run_sweep
 from trainer_small.result import read_result

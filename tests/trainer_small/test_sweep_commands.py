@@ -12,7 +12,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from fits.runs import read_runs, write_runs
+from fits.tables.runs import read_runs, write_runs
 from scaling.cli import Commands
 from scaling.commands import sweep as sweep_commands
 from trainer_small.config import RunSpec

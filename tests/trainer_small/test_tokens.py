@@ -11,16 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from fits.coefficients import published
 from fits.errors import UserError
+from fits.laws.coefficients import published
 from trainer_small.config import DataConfig, RunConfig, TokenSource
 from trainer_small.data import token_shards
 from trainer_small.data.mixture import Interleaving
 from trainer_small.data.token_reader import TokenReader
 from trainer_small.data.tokens import prepare_tokens, read_manifest
 from trainer_small.data.validation_tokens import ValidationTokens
-from trainer_small.runs.cautions import fresh_tokens
 from trainer_small.runs.run import run_one
+from trainer_small.runs.run_warnings import fresh_tokens
 
 
 def _texts(corpus: Path, split: str) -> list[str]:

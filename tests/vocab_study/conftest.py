@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from trainer_small.data.documents import read_documents
-from vocab_study.corpus import build_corpus
+from vocab_study.corpus.corpus import build_corpus
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 

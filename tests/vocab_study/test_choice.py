@@ -4,12 +4,12 @@ import pytest
 from fits.errors import UserError
 from trainer_small.architecture import Architecture
 from trainer_small.steps.loss import chunk_entries
-from vocab_study.choice import choose_vocabulary
-from vocab_study.costs import FUSED_ENTRIES, cost_at, kv_bytes_per_token
-from vocab_study.exact import best_size, text_curve
-from vocab_study.make_study import study_vocabulary
-from vocab_study.predictors import predict, without_vocabulary
-from vocab_study.study import Study
+from vocab_study.choice.choice import choose_vocabulary
+from vocab_study.choice.costs import FUSED_ENTRIES, cost_at, kv_bytes_per_token
+from vocab_study.choice.exact_curves import best_size, text_curve
+from vocab_study.choice.published_predictors import predict, without_vocabulary
+from vocab_study.study.make_study import study_vocabulary
+from vocab_study.study.study import Study
 
 
 @pytest.fixture(scope="module")

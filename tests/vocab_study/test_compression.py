@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from trainer_small.data.documents import read_documents
-from vocab_study.compression import RARE_BELOW, count_tokens, curve, unmerge
-from vocab_study.merge_tree import cut, take_apart
-from vocab_study.tokenizer import train_tokenizer
+from vocab_study.tokenizers.compression import RARE_BELOW, count_tokens, curve, unmerge
+from vocab_study.tokenizers.merge_tree import cut, take_apart
+from vocab_study.tokenizers.tokenizer import train_tokenizer
 
 UNICODE_TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=80), min_size=1, max_size=8)
 REPETITIVE_TEXTS = st.lists(st.text("aab \n", max_size=80), min_size=1, max_size=8)

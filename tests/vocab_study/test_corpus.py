@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from fits.errors import UserError
 from trainer_small.data.documents import Document, read_documents
-from vocab_study.corpus import build_corpus, load_manifest
-from vocab_study.splits import SplitWriter
+from vocab_study.corpus.corpus import build_corpus, load_manifest
+from vocab_study.corpus.splits import SplitWriter
 
 TEXTS = [f"document number {number}, in plain words\n" for number in range(40)]
 

@@ -2,8 +2,8 @@ import io
 
 import pytest
 
-from vocab_study.figures import compression_figure, compute_figure
-from vocab_study.make_study import study_vocabulary
+from vocab_study.choice.figures import compression_figure, compute_figure
+from vocab_study.study.make_study import study_vocabulary
 
 
 def test_every_group_has_its_line(small_corpus, tmp_path):

@@ -6,9 +6,9 @@ import pytest
 
 import fits
 from fits.errors import UserError
-from vocab_study.exact import text_curve
-from vocab_study.fitted import optimum_by_law
-from vocab_study.make_study import study_vocabulary
+from vocab_study.choice.exact_curves import text_curve
+from vocab_study.choice.law_optimum import optimum_by_law
+from vocab_study.study.make_study import study_vocabulary
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from fits.errors import UserError
-from vocab_study.isoflop import (
+from vocab_study.choice.isoflop import (
     Slice,
     answer_from_runs,
     bootstrap_laws,
@@ -16,7 +16,7 @@ from vocab_study.isoflop import (
     model_optima,
     read_vocabulary_runs,
 )
-from vocab_study.predictors import compute_optimal_flops
+from vocab_study.choice.published_predictors import compute_optimal_flops
 
 TAO = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "vocab_tao"
 

@@ -12,12 +12,12 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 from fits.errors import UserError
 from trainer_small.data.documents import read_documents
-from vocab_study.byte_characters import byte_of
-from vocab_study.compression import count_tokens, curve
-from vocab_study.make_study import study_vocabulary
-from vocab_study.merge_tree import cut, take_apart
-from vocab_study.tokenizer import build_tokenizer, train_tokenizer, tree_of_bytes
-from vocab_study.tokenizer_files import read_tokenizer
+from vocab_study.study.make_study import study_vocabulary
+from vocab_study.tokenizers.byte_characters import byte_of
+from vocab_study.tokenizers.compression import count_tokens, curve
+from vocab_study.tokenizers.merge_tree import cut, take_apart
+from vocab_study.tokenizers.tokenizer import build_tokenizer, train_tokenizer, tree_of_bytes
+from vocab_study.tokenizers.tokenizer_files import read_tokenizer
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 from tokenizers import pre_tokenizers
 
 from trainer_small.data.documents import read_documents
-from vocab_study import merging, pretokens, training
-from vocab_study.byte_characters import byte_characters
-from vocab_study.compression import count_tokens
-from vocab_study.make_study import study_vocabulary
-from vocab_study.merging import learn_merges
-from vocab_study.split_patterns import PATTERNS, byte_level_splitter
-from vocab_study.tokenizer import build_tokenizer, train_tokenizer
+from vocab_study.study.make_study import study_vocabulary
+from vocab_study.tokenizers import merging, pretokens, training
+from vocab_study.tokenizers.byte_characters import byte_characters
+from vocab_study.tokenizers.compression import count_tokens
+from vocab_study.tokenizers.merging import learn_merges
+from vocab_study.tokenizers.split_patterns import PATTERNS, byte_level_splitter
+from vocab_study.tokenizers.tokenizer import build_tokenizer, train_tokenizer
 
 TEXTS = st.lists(
     st.one_of(st.text(st.characters(codec="utf-8"), max_size=80), st.text("ab \n", max_size=200)), max_size=8

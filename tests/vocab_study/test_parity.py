@@ -3,10 +3,10 @@ import json
 import pytest
 
 from fits.errors import UserError
-from vocab_study.make_study import study_vocabulary
-from vocab_study.merge_tree import cut, take_apart
-from vocab_study.parity import parity_curves
-from vocab_study.tokenizer import load, train_tokenizer
+from vocab_study.study.make_study import study_vocabulary
+from vocab_study.tokenizers.merge_tree import cut, take_apart
+from vocab_study.tokenizers.parity import parity_curves
+from vocab_study.tokenizers.tokenizer import load, train_tokenizer
 
 RECORDS = [
     {"id": "1", "source": "x", "en": "All human beings are born free.", "ko": "모든 인간은 자유롭게 태어났다."},

@@ -4,10 +4,10 @@ import pandas as pd
 import pytest
 
 from fits import published
+from fits.decisions.optimal_vocabulary import optimal_vocabulary
 from fits.errors import UserError
-from fits.vocabulary import optimal_vocabulary
-from vocab_study.predictors import compute_optimal_flops, predict
-from vocab_study.refits import fitted_to_all, least_loss
+from vocab_study.choice.published_predictors import compute_optimal_flops, predict
+from vocab_study.choice.refits import fitted_to_all, least_loss
 
 # N outside the vocabulary, d, compute-optimal FLOPs, V by approaches 1, 2, 3: what the authors' released code prints.
 RELEASED = [

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from trainer_small.data.documents import read_documents
-from vocab_study.compression import count_tokens, unmerge
-from vocab_study.corpus import build_corpus
-from vocab_study.make_study import study_vocabulary
-from vocab_study.merge_tree import cut, take_apart
-from vocab_study.tokenizer import load, train_tokenizer
-from vocab_study.tokenizer_files import read_tokenizer
+from vocab_study.corpus.corpus import build_corpus
+from vocab_study.study.make_study import study_vocabulary
+from vocab_study.tokenizers.compression import count_tokens, unmerge
+from vocab_study.tokenizers.merge_tree import cut, take_apart
+from vocab_study.tokenizers.tokenizer import load, train_tokenizer
+from vocab_study.tokenizers.tokenizer_files import read_tokenizer
 
 CORPORA = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "corpora"
 LANGUAGES = ("code", "en", "es", "ja", "ko", "zh")

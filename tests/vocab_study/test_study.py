@@ -6,9 +6,9 @@ import pytest
 
 from fits.errors import UserError
 from trainer_small.data.documents import read_documents
-from vocab_study.make_study import study_vocabulary
-from vocab_study.study import Study
-from vocab_study.tokenizer import load
+from vocab_study.study.make_study import study_vocabulary
+from vocab_study.study.study import Study
+from vocab_study.tokenizers.tokenizer import load
 
 
 @pytest.fixture(scope="module")

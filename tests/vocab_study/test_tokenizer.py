@@ -7,8 +7,8 @@ from tokenizers import Tokenizer
 
 from fits.errors import UserError
 from trainer_small.data.documents import read_documents
-from vocab_study.merge_tree import cut
-from vocab_study.tokenizer import END_OF_TEXT, load, save, train_tokenizer
+from vocab_study.tokenizers.merge_tree import cut
+from vocab_study.tokenizers.tokenizer import END_OF_TEXT, load, save, train_tokenizer
 
 UNICODE_TEXTS = st.lists(st.text(st.characters(codec="utf-8"), max_size=60), max_size=8)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pandas as pd
 
 import fits
+from fits.decisions.next_runs import choose_runs, decision_at
 from fits.errors import UserError
-from fits.experiment import choose_runs, decision_at
-from fits.runs import column_values, usable_runs
+from fits.tables.runs import column_values, usable_runs
 from trainer_small.config import RunSpec
 from trainer_small.designs.blocks import Design, find_design
 from trainer_small.designs.design import candidate_runs
@@ -55,8 +55,8 @@ def next_sweep(
         known: a run table.
         budget_flops: of all new runs together; never exceeded.
         design: its law is fitted, its blocks and widths are what can be bought.
-        at: the decision (``fits.experiment.decision_at``); the best size at 100 times the largest known run's FLOPs,
-            with the design's base routing, when left out.
+        at: the decision (``fits.decisions.next_runs.decision_at``); the best size at 100 times the largest known
+            run's FLOPs, with the design's base routing, when left out.
         recipe: as in ``design_sweep``.
 
     Raises:

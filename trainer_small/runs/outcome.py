@@ -7,9 +7,9 @@ import torch
 
 from trainer_small.model.gemm import gemm_flops_per_second
 from trainer_small.result import Counts, Evaluated, Health, Losses, Result, Router, Speed, Status
-from trainer_small.runs.cautions import cautions
 from trainer_small.runs.metrics import read_metrics
 from trainer_small.runs.provenance import machine
+from trainer_small.runs.run_warnings import cautions
 from trainer_small.steps.evaluate import Evaluation
 from trainer_small.steps.training import Training, find_spikes
 

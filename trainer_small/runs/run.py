@@ -23,7 +23,7 @@ from trainer_small.runs.attempts import Attempt, add_attempt, fitted_to_memory, 
 from trainer_small.runs.lock import Busy, locked
 from trainer_small.runs.run_loop import RunLoop, RunProgress, choose_device
 from trainer_small.runs.trunk import TrunkNotReady
-from trainer_small.steps.footprint import DoesNotFit, fit_micro_batch
+from trainer_small.steps.memory_estimate import DoesNotFit, fit_micro_batch
 
 
 class RunBusy(UserError):

@@ -32,7 +32,7 @@ from trainer_small.runs.outcome import outcome
 from trainer_small.runs.trunk import before_decay_digest, difference, find_trunk_state
 from trainer_small.runs.writers import Writer, open_writers
 from trainer_small.steps.evaluate import Evaluation, evaluate
-from trainer_small.steps.footprint import require_memory
+from trainer_small.steps.memory_estimate import require_memory
 from trainer_small.steps.schedule import learning_rate_factor
 from trainer_small.steps.training import Diverged, Training
 

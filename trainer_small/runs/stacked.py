@@ -24,7 +24,7 @@ from trainer_small.runs.lock import Busy, locked
 from trainer_small.runs.run import RunBusy, record_failure
 from trainer_small.runs.run_loop import RunLoop, RunProgress, choose_device
 from trainer_small.steps.compiled import compile_model
-from trainer_small.steps.footprint import fit_micro_batch, with_micro_batch
+from trainer_small.steps.memory_estimate import fit_micro_batch, with_micro_batch
 from trainer_small.steps.objective import set_router_losses, training_loss
 from trainer_small.steps.training import Training
 

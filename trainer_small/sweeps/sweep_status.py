@@ -138,7 +138,7 @@ def _word(directory: Path, status: str | None) -> str:
 
 
 def sweep_table(out: str | Path) -> "pd.DataFrame":
-    """The run table (columns of ``fits.runs``): one row a run folder below ``out``, by run_id.
+    """The run table (columns of ``fits.tables.runs``): one row a run folder below ``out``, by run_id.
 
     Raises:
         UserError: there is no run folder.

@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 
 from scaling.report.charts.svg import INK, SERIES, Chart, canvas, log_axis
 from scaling.report.numbers import quantity, vocabulary
-from vocab_study.study import ALL, Study
+from vocab_study.study.study import ALL, Study
 
 _MOST_GROUPS = 5
 _POINTS = 80

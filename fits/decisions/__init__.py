@@ -1,0 +1,1 @@
+"""What a fitted or published law decides: size and data at a budget, and which runs to buy next."""

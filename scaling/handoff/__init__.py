@@ -1,0 +1,1 @@
+"""Plans written for training stacks, read back and checked by the stacks' own code."""

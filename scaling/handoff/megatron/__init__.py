@@ -1,0 +1,1 @@
+"""Megatron-LM: a shell script of flags."""

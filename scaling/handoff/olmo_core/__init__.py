@@ -1,0 +1,1 @@
+"""OLMo-core: its configuration as dictionaries."""

@@ -1,0 +1,1 @@
+"""torchtitan: a Python package with a config registry."""

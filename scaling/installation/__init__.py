@@ -1,0 +1,1 @@
+"""What is installed: optional packages, and a check of the machine."""

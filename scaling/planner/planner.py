@@ -1,0 +1,242 @@
+"""One question, one plan: the same search by the team's own law or by a published one."""
+
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+from fits import Fit
+from fits.errors import UserError, check_level
+from scaling.plan import Cluster, TrainingPlan
+from scaling.planner.constraints import limits_of, ranges_of_law
+from scaling.planner.law_runs import (
+    about_vocabulary,
+    bytes_of_runs,
+    length_of_runs,
+    space_of_runs,
+    vocabularies_of_runs,
+)
+from scaling.planner.loss_model import BytesPerToken, Pricing, Text, pricing_of_fit, require_choice
+from scaling.planner.make_plan import Context, draft, tao_vocabulary, with_reasons
+from scaling.planner.published_loss_models import published_pricing
+from scaling.planner.search import Search, Spending, candidates, search
+from scaling.planner.search_space import ROUTING, SearchSpace, dense_space, space_of_sweep, usual_space
+from trainer_small.config import RunSpec
+from trainer_small.ladder import Experts
+from trainer_small.sweeps.sweep import Sweep
+from vocab_study.study.study import Study
+
+PUBLISHED = "published:"
+
+
+def plan_for(
+    law: str,
+    train_flops: float,
+    *,
+    cluster: Cluster | None = None,
+    sweep_file: str | Path | None = None,
+    study_directory: str | Path | None = None,
+    bytes_per_token: float | None = None,
+    vocab_size: int | None = None,
+    sequence_length: int | None = None,
+    constraints_file: str | Path | None = None,
+    max_params_total: float | None = None,
+    max_params_active: float | None = None,
+    max_decode_seconds: float | None = None,
+    inference_tokens: float | None = None,
+    unique_tokens: float | None = None,
+    gpu: str | None = None,
+    ramp: bool = False,
+    level: float = 0.9,
+    name: str = "plan",
+) -> TrainingPlan:
+    """The plan for a budget.
+
+    Args:
+        law: path of a law.json, or ``published:NAME`` (``pricing_names`` lists them).
+        train_flops: FLOPs to spend, by the exact count.
+        cluster: where the budget came from; the plan must then have a layout on it.
+        sweep_file: the sweep behind the law: the routing choices and vocabularies it tried, and its recipe.
+        study_directory: the vocabulary study, when the law counts data in bytes.
+        bytes_per_token: of the big run's tokenizer, where there is no study; by default as the law's runs had it.
+        vocab_size: hold the vocabulary here.
+        sequence_length: of the big run; by default the proxies', or 4096.
+        constraints_file: a ``SearchSpace`` in YAML instead of the sweep's choices.
+        max_params_total, max_params_active: caps.
+        max_decode_seconds: cap on GPU-seconds to generate a million tokens.
+        inference_tokens: tokens to be served, paid from the same budget at 2 FLOPs an active parameter.
+        unique_tokens: tokens there are; repeats count less (arXiv 2305.16264).
+        gpu: for the cost of serving; the cluster's by default.
+        ramp: whether the batch grows at the start (not every stack can do that).
+        level: of the intervals.
+
+    Raises:
+        UserError: a file is missing or malformed, the law is unknown or cannot answer, or nothing fits.
+    """
+    check_level(level)
+    if sequence_length is not None and sequence_length <= 0:
+        raise UserError(f"sequence_length is {sequence_length}; it must be above 0.")
+    pricing = _pricing(law)
+    require_choice(pricing)
+    sweep = Sweep.load(sweep_file) if sweep_file else None
+    study = Study.load(study_directory) if study_directory else None
+    space, remarks = _space(pricing, law, sweep, constraints_file)
+    changes = {
+        "vocab_size": None if vocab_size is None else (vocab_size,),
+        "max_params_total": max_params_total,
+        "max_params_active": max_params_active,
+        "max_decode_seconds": max_decode_seconds,
+        "inference_tokens": inference_tokens,
+        "unique_tokens": unique_tokens,
+    }
+    space = SearchSpace.parse(
+        dict(space) | {key: value for key, value in changes.items() if value is not None}, "constraints"
+    )
+    reference = reference_run(sweep) if sweep else None
+    length = sequence_length or (reference.training.sequence_length if reference else None)
+    if length is None:
+        length, unsaid = length_of_runs(pricing)
+        remarks = (*remarks, *unsaid)
+    text = Text(length, space.unique_tokens, _bytes_per_token(study, bytes_per_token, pricing))
+    spending = Spending(train_flops, text, space.inference_tokens)
+    gpu = gpu or (cluster.gpu if cluster else "h200")
+    extra = ranges_of_law(pricing) if pricing.fit and not sweep else []
+
+    def found_in(space: SearchSpace) -> Search:
+        limits = [*limits_of(space, train_flops, gpu, cluster.gpus if cluster else None), *extra]
+        return search(pricing, candidates(space, spending, limits))
+
+    found, vocabulary = _with_vocabulary(pricing, space, found_in)
+    remarks = (*remarks, *about_vocabulary(pricing, found.shape.vocab_size))
+    context = Context(
+        name=name,
+        level=level,
+        gpu=gpu,
+        cluster=cluster,
+        reference=reference,
+        law_file=law if pricing.fit else None,
+        tokenizer_file=(lambda size: str(study.tokenizer_file(size))) if study else (lambda size: None),
+        vocabulary=vocabulary,
+        corpus=sweep.corpus if sweep else None,
+        ramp=ramp,
+        remarks=remarks,
+    )
+    if cluster is None:
+        return _checked(with_reasons(draft(found, context), found, context))
+    from scaling.planner.layout_choice import placed
+
+    found, plan = placed(found, cluster, lambda each: draft(each, context))
+    return _checked(with_reasons(plan, found, context))
+
+
+def _bytes_per_token(study: Study | None, given: float | None, pricing: Pricing) -> BytesPerToken | None:
+    if given is not None:
+        if study:
+            raise UserError("bytes a token are given twice, by the study and by --bytes-per-token; leave one out.")
+        if not given > 0:
+            raise UserError(f"--bytes-per-token is {given:g}; it must be above 0.")
+        return lambda size: given
+    return (lambda size: study.bytes_per_token(size, split="train")) if study else bytes_of_runs(pricing.fit)
+
+
+def reference_run(sweep: Sweep) -> RunSpec:
+    """The proxy whose recipe is carried over: the most expensive one."""
+    return max(sweep.runs, key=lambda run: run.train_flops)
+
+
+def _pricing(law: str) -> Pricing:
+    return (
+        published_pricing(law.removeprefix(PUBLISHED)) if law.startswith(PUBLISHED) else pricing_of_fit(Fit.load(law))
+    )
+
+
+def _space(
+    pricing: Pricing, law: str, sweep: Sweep | None, constraints_file: str | Path | None
+) -> tuple[SearchSpace, tuple[str, ...]]:
+    """The choices, from the user's file, the sweep or the usual ones, and what has to be said about them."""
+    dense = pricing.holds == "num_experts == 0"
+    if constraints_file:
+        space, remarks = SearchSpace.load(constraints_file), ()
+        if not (space.experts or space.num_experts):
+            defaults, remarks = (dense_space(space), ()) if dense else _defaults(pricing)
+            left = [key for key in ROUTING if key not in space.model_fields_set]
+            space = space.model_copy(update={key: getattr(defaults, key) for key in left})
+        if dense and not space.is_dense:
+            raise UserError(
+                f"{constraints_file} asks for experts, and law '{pricing.name}' is of dense models, with no term for "
+                "them; leave the routing out or take a law of mixtures of experts, such as published:tian."
+            )
+        if space.is_free and not pricing.sees_experts and not dense:
+            raise UserError(_blind(pricing, f"{constraints_file} gives several numbers of experts"))
+        return space, remarks
+    if sweep:
+        space = space_of_sweep(sweep)
+        if not pricing.sees_experts and len(space.experts) > 1:
+            held = _commonest(sweep, space)
+            remark = (
+                f"law '{pricing.name}' does not see the experts, so the routing is held at that of most proxies: "
+                f"{held.num_experts} experts, top {held.experts_per_token}, G {held.granularity:g}"
+            )
+            return space.model_copy(update={"experts": (held,)}), (remark,)
+        return space, ()
+    if dense:
+        return dense_space(SearchSpace(depth_factors=usual_space().depth_factors)), ()
+    return _defaults(pricing)
+
+
+def _defaults(pricing: Pricing) -> tuple[SearchSpace, tuple[str, ...]]:
+    """The choices when nobody gives any: those of the law's runs, or of published models."""
+    return space_of_runs(pricing) if pricing.fit else (usual_space(), ())
+
+
+def _blind(pricing: Pricing, what: str) -> str:
+    return (
+        f"law '{pricing.name}' has no term for experts and cannot choose among them, and {what}; give the one routing "
+        "of its runs with --constraints or --sweep, or fit a law that sees them, such as moe-power."
+    )
+
+
+def _commonest(sweep: Sweep, space: SearchSpace) -> Experts:
+    """The routing that most runs of a sweep have."""
+    keys = ("num_experts", "experts_per_token", "num_shared_experts")
+    runs = Counter(
+        (*(getattr(r.architecture, k) for k in keys), round(r.architecture.granularity, 3)) for r in sweep.runs
+    )
+    return max(space.experts, key=lambda each: runs[(*(getattr(each, key) for key in keys), each.granularity)])
+
+
+def _with_vocabulary(
+    pricing: Pricing, space: SearchSpace, found_in: Callable[[SearchSpace], Search]
+) -> tuple[Search, str]:
+    """The search at the vocabulary given, among those given, or at what Tao et al. advise for the shape it finds.
+
+    Raises:
+        UserError: the law cannot choose a vocabulary, and none is held.
+    """
+    sees = "vocab_size" in pricing.sees
+    if len(space.vocab_size) > 1 and not sees:
+        raise UserError(
+            f"law '{pricing.name}' does not see the vocabulary, so it cannot choose among {list(space.vocab_size)}; "
+            "hold it with --vocab-size, at the size that the law's runs had."
+        )
+    if space.vocab_size:
+        several = len(space.vocab_size) > 1
+        return found_in(space), f"chosen by the law among {list(space.vocab_size)}" if several else "given"
+    if pricing.fit:
+        sizes = vocabularies_of_runs(pricing)
+        if not sizes:
+            raise UserError(
+                f"the record of law '{pricing.name}' has no vocabulary that its runs shared; give its size with "
+                "--vocab-size."
+            )
+        source = f"chosen by the law among {list(sizes)}" if len(sizes) > 1 else "as the law's runs had it"
+        return found_in(space.model_copy(update={"vocab_size": sizes})), source
+    found = found_in(space.model_copy(update={"vocab_size": (131072,)}))
+    for _ in range(2):  # the advice on the vocabulary depends on the shape it is for
+        size = tao_vocabulary(found.shape.params_active_non_embedding, found.shape.hidden_size)
+        found = found_in(space.model_copy(update={"vocab_size": (size,)}))
+    return found, "arXiv 2407.13623, approach 2, on active parameters; x 128"
+
+
+def _checked(plan: TrainingPlan) -> TrainingPlan:
+    """The plan built up by copies, validated as its file would be."""
+    return TrainingPlan.model_validate(dict(plan))

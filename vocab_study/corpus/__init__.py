@@ -1,0 +1,1 @@
+"""Text from files or the standard library, in two splits without duplicates."""

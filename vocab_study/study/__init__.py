@@ -1,0 +1,1 @@
+"""A vocabulary study: made from a corpus, kept in a folder, and the sweep that goes with it."""
