@@ -6,8 +6,7 @@ python benchmarks/gpu/price.py [--gpu h200]
 import argparse
 from typing import Any
 
-from shapes import Shape, run_config, six_shapes
-
+from benchmarks.gpu.shapes import Shape, run_config, six_shapes
 from scaling.console import print_table
 from scaling.hardware import gpu
 from trainer_small.sweeps.gpu_step import step_time
