@@ -20,7 +20,8 @@ lint: $(INSTALLED)
 	$(BIN)/pyright
 
 bench: $(INSTALLED)
-	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
+	@for script in $$(grep -rl --include='*.py' __main__ benchmarks | grep -v -e gpu/ -e fits/peers.py | sort); do \
+		echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 clean:
 	rm -rf .venv demo_out vocab_curve_out build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache

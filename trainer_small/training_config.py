@@ -51,7 +51,8 @@ class TrainingConfig(Schema):
     """Gives beta2 by the tokens after which AdamW's second moment has forgotten half: the same memory at any batch."""
     muon_learning_rate: float = 0.03
     """Peak rate of Muon's matrices: the spectral norm of a step, over sqrt(rows / columns) (arXiv 2310.17813).
-    It needs no base width; best at 0.03 for every width and number of experts tried (``benchmarks/transfer.py``)."""
+    It needs no base width; best at 0.03 for every width and number of experts tried
+    (``benchmarks/transfer/study.py``)."""
     muon_momentum: float = 0.95
     weight_decay: float = 0.1
     weight_decay_timescale: float | None = None
@@ -66,7 +67,7 @@ class TrainingConfig(Schema):
     base_num_layers: Count = 4
     embedding_rate_factor: float = 64.0
     """muP only: the input table's rate over ``learning_rate``. A table starts at 1 and each row is met seldom, so at
-    factor 1 short runs end before it has moved; flat from 32 to 128 (``benchmarks/embedding_rate.py``)."""
+    factor 1 short runs end before it has moved; flat from 32 to 128 (``benchmarks/trainer/embedding_rate.py``)."""
     router_rate_factor: float = 1.0
     """The router's rate over what the parametrization gives it."""
     router_init_std: float = 0.02

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timing import seconds_of
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from benchmarks.gpu.timing import seconds_of
 
 _BACKENDS = {
     "flash": SDPBackend.FLASH_ATTENTION,

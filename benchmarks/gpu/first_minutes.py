@@ -22,11 +22,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from page import page
-from record import read, write
-
-HERE = Path(__file__).parent
+HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+sys.path.insert(0, str(ROOT))  # nothing of the project need be installed
+
+from benchmarks.gpu.page import page  # noqa: E402
+from benchmarks.gpu.record import read, write  # noqa: E402
+
 MINUTES = 9.0
 _MODULES = {"pyyaml": "yaml"}
 """Packages that are imported by another name."""

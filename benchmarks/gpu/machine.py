@@ -16,9 +16,9 @@ import sys  # noqa: E402
 from itertools import product  # noqa: E402
 from pathlib import Path  # noqa: E402
 
-import attention  # noqa: E402
-from record import Record, arguments  # noqa: E402
-from timing import clean, copy_bandwidth, gemm_flops, times_of  # noqa: E402
+from benchmarks.gpu import attention  # noqa: E402
+from benchmarks.gpu.record import Record, arguments  # noqa: E402
+from benchmarks.gpu.timing import clean, copy_bandwidth, gemm_flops, times_of  # noqa: E402
 
 ROOT = Path(__file__).parents[2]
 
@@ -83,13 +83,12 @@ def tests(record: Record, work: Path, seconds: float, *, tiny: bool) -> None:
     """Run them, several at a time where pytest-xdist is there, and keep every outcome as it comes."""
     outcomes = work / "outcomes.jsonl"
     outcomes.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "outcomes", "--tb=short"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-p", "benchmarks.gpu.outcomes", "--tb=short"]
     command += ["-m", "gpu and not slow" if tiny else "gpu", "tests/gpu"]
     if importlib.util.find_spec("xdist") and not tiny:
         command += ["-n", str(min(8, len(os.sched_getaffinity(0))))]
     environment = os.environ | {
         "OUTCOMES": str(outcomes),
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]),
         "OMP_NUM_THREADS": "1",
         "TORCHINDUCTOR_COMPILE_THREADS": "2",  # each process would start as many compilers as there are cores
     }

@@ -8,10 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from record import Record, arguments
-from shapes import Shape, small_shapes, tiny
-from subjects import Step, ours, stack_of
-from timing import clean, finish, seconds_of
+
+from benchmarks.gpu.record import Record, arguments
+from benchmarks.gpu.shapes import Shape, small_shapes, tiny
+from benchmarks.gpu.subjects import Step, ours, stack_of
+from benchmarks.gpu.timing import clean, finish, seconds_of
 
 _TOKENS_PER_PARAMETER = 20
 """Length of the run that runs per hour are counted in, by active parameters."""

@@ -5,8 +5,7 @@ python benchmarks/gpu/memory.py [--only 512x8]
 
 import argparse
 
-from shapes import run_config, six_shapes
-
+from benchmarks.gpu.shapes import run_config, six_shapes
 from scaling.commands.console import print_table
 from trainer_small.steps.memory_estimate import footprint, largest_micro_batch, with_micro_batch
 

@@ -9,10 +9,10 @@ from collections import Counter
 from typing import Any
 
 import torch
-from shapes import Shape
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.gpu.shapes import Shape
 from scaling.commands.console import print_table
 from trainer_small.model.model import Model
 from trainer_small.steps.objective import training_loss

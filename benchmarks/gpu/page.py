@@ -5,7 +5,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from record import read
+from benchmarks.gpu.record import read
+from benchmarks.markdown import table
 
 Content = dict[str, Any]
 _OUTCOMES = ("passed", "failed", "skipped")
@@ -327,8 +328,7 @@ def _failures(parts: dict[str, Content]) -> list[str]:
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[Any]]) -> list[str]:
-    lines = [heads, ["---"] * len(heads), *rows]
-    return ["| " + " | ".join(str(cell) for cell in line) + " |" for line in lines]
+    return table(heads, rows).splitlines()
 
 
 def _code(text: str) -> str:

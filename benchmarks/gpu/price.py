@@ -6,8 +6,7 @@ python benchmarks/gpu/price.py [--gpu h200]
 import argparse
 from typing import Any
 
-from shapes import Shape, run_config, six_shapes
-
+from benchmarks.gpu.shapes import Shape, run_config, six_shapes
 from scaling.cluster.hardware import gpu
 from scaling.commands.console import print_table
 from trainer_small.sweeps.gpu_step import step_time

@@ -1,11 +1,12 @@
 """Part 5: the shape of part 2 that is furthest below its goal: the ten kernels that take most, and the idle share."""
 
 import torch
-from record import Record, arguments, read
-from shapes import Shape, six_shapes, tiny
-from six_shapes import predict
-from subjects import our_pieces
-from timing import clean, kernels
+
+from benchmarks.gpu.record import Record, arguments, read
+from benchmarks.gpu.shapes import Shape, six_shapes, tiny
+from benchmarks.gpu.six_shapes import predict
+from benchmarks.gpu.subjects import our_pieces
+from benchmarks.gpu.timing import clean, kernels
 
 _KERNELS = 10
 

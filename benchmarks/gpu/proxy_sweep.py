@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
-from record import Record, arguments
+
+from benchmarks.gpu.record import Record, arguments
 
 ROOT = Path(__file__).parents[2]
 OPTIMIZERS = ("muon", "adamw")

@@ -4,11 +4,11 @@ import multiprocessing
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
-from record import Record, arguments
-from shapes import Shape, run_config, six_shapes, tiny
-from subjects import our_pieces, their_pieces
-from timing import clean, gemm_flops, seconds_of, time_split
 
+from benchmarks.gpu.record import Record, arguments
+from benchmarks.gpu.shapes import Shape, run_config, six_shapes, tiny
+from benchmarks.gpu.subjects import our_pieces, their_pieces
+from benchmarks.gpu.timing import clean, gemm_flops, seconds_of, time_split
 from scaling.cluster.hardware import gpus
 from trainer_small.steps.memory_estimate import Footprint, footprint, largest_micro_batch, with_micro_batch
 

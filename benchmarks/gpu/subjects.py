@@ -11,9 +11,9 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
-from shapes import Shape, run_config
 from torch import nn
 
+from benchmarks.gpu.shapes import Shape, run_config
 from trainer_small.architecture import Architecture
 from trainer_small.machine.numerics import set_matmul_precision
 from trainer_small.model.model import Model

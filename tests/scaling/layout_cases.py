@@ -1,14 +1,11 @@
 """Models with published layouts, and runs of them, for the layout tests."""
 
-import sys
-from pathlib import Path
 from typing import Any
 
-from scaling.cluster.run import Run
-from trainer_small.architecture import Architecture
+from scaling.stacks.run import Run
 
-sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
-from layout_published import published, run_of, speeds
+from benchmarks.cluster.published_runs import published, run_of, speeds
+from trainer_small.architecture import Architecture
 
 __all__ = ["MODELS", "PUBLISHED", "a_run", "speeds"]
 

@@ -328,7 +328,7 @@ def test_what_is_printed_fits_eighty_columns(road, monkeypatch):
 
 @pytest.mark.slow
 def test_the_page_of_the_axk1_case_is_written(tmp_path):
-    script = Path(__file__).parents[2] / "benchmarks" / "case_axk1.py"
+    script = Path(__file__).parents[2] / "benchmarks" / "planner" / "axk1" / "page.py"
     page = tmp_path / "case_axk1.md"
     subprocess.run([sys.executable, str(script), "--out", str(page)], check=True, timeout=600)
     text = page.read_text()

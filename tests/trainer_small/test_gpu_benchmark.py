@@ -1,31 +1,18 @@
 """The first minutes on a GPU, on a CPU in sizes of a test: everything must run where a card is at hand only once."""
 
 import csv
-import importlib
 import json
 import subprocess
 import sys
 from argparse import Namespace
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
-FOLDER = Path(__file__).parents[2] / "benchmarks" / "gpu"
-SCRIPT = FOLDER / "first_minutes.py"
+from benchmarks.gpu import first_minutes, record
 
-
-@pytest.fixture
-def first_minutes(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(FOLDER))
-    for name in ("first_minutes", "page", "record"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    return importlib.import_module("first_minutes")
-
-
-@pytest.fixture
-def record(first_minutes: ModuleType) -> ModuleType:
-    return importlib.import_module("record")
+ROOT = Path(__file__).parents[2]
+SCRIPT = ROOT / "benchmarks" / "gpu" / "first_minutes.py"
 
 
 @pytest.mark.slow
@@ -61,7 +48,7 @@ def test_every_part_runs_and_the_page_tells_of_it(tmp_path: Path) -> None:
 
 
 _FAILS = """
-from record import Record, arguments
+from benchmarks.gpu.record import Record, arguments
 options = arguments(None)
 record = Record(options)
 record.attempt("good", lambda: record.row(value=1), limit=9)
@@ -70,7 +57,7 @@ raise SystemExit("this part | breaks")
 """
 _HANGS = """
 import signal, time
-from record import Record, arguments
+from benchmarks.gpu.record import Record, arguments
 def hang():
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
     print("hanging", flush=True)
@@ -82,7 +69,7 @@ record.attempt("endless", hang, limit=9)
 """
 _DIES = """
 import os
-from record import Record, arguments
+from benchmarks.gpu.record import Record, arguments
 record = Record(arguments(None))
 record.attempt("good", lambda: record.row(value=1), limit=9)
 record.attempt("deadly", lambda: os._exit(7), limit=9)
@@ -91,14 +78,14 @@ record.attempt("after it", lambda: record.row(value=2), limit=9)
 
 
 def test_a_part_that_fails_hangs_or_dies_costs_the_others_nothing(
-    first_minutes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts = []
     for number, (name, text, seconds) in enumerate(
         (("machine", _FAILS, 60), ("shapes", _HANGS, 6), ("small", _DIES, 60)), start=1
     ):
         script = tmp_path / f"{name}.py"
-        script.write_text(f"import sys; sys.path.insert(0, {str(FOLDER)!r})\n{text}")
+        script.write_text(f"import sys; sys.path.insert(0, {str(ROOT)!r})\n{text}")
         parts.append(first_minutes.Part(number, name, script, seconds))
     monkeypatch.setattr(first_minutes, "PARTS", tuple(parts))
     out = tmp_path / "out"
@@ -118,7 +105,7 @@ def test_a_part_that_fails_hangs_or_dies_costs_the_others_nothing(
         assert text in page
 
 
-def test_a_page_of_a_card_sets_numbers_beside_their_goals(first_minutes: ModuleType, tmp_path: Path) -> None:
+def test_a_page_of_a_card_sets_numbers_beside_their_goals(tmp_path: Path) -> None:
     part = {"status": "done", "seconds": 9.0, "limit": 80.0, "tiny": False, "last_lines": []}
     tests = [
         {"test": "tests/gpu/test_a.py::test_b[x]", "outcome": "failed", "seconds": 1.0, "why": "assert 1 | 2"},
@@ -150,7 +137,7 @@ def test_a_page_of_a_card_sets_numbers_beside_their_goals(first_minutes: ModuleT
 
 
 def test_what_is_missing_is_said_in_one_sentence(
-    first_minutes: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert first_minutes.missing() == []
     monkeypatch.setattr(first_minutes, "_BESIDES", ("pydantic-core", "no-such-package"))
@@ -171,17 +158,17 @@ def test_a_missing_gpu_is_one_sentence(tmp_path: Path) -> None:
     assert done.returncode == 2 and not (tmp_path / "out").exists()
 
 
-def test_rows_are_on_disk_at_once_and_a_lost_card_ends_the_process(record: ModuleType, tmp_path: Path) -> None:
+def test_rows_are_on_disk_at_once_and_a_lost_card_ends_the_process(tmp_path: Path) -> None:
     options = Namespace(out=tmp_path / "part.json", seconds=60.0)
     kept = record.Record(options)
     kept.attempt("one", lambda: kept.row(value=1), limit=9)
     assert record.read(options.out)["rows"] == [{"value": 1}]
     assert record.Record(options).attempt("one", lambda: 1 / 0, limit=9)  # it is done, and not done again
     code = f"""
-import sys; sys.path.insert(0, {str(FOLDER)!r})
+import sys; sys.path.insert(0, {str(ROOT)!r})
 from argparse import Namespace
 from pathlib import Path
-from record import Record
+from benchmarks.gpu.record import Record
 def lose(): raise RuntimeError("CUDA error: an illegal memory access was encountered")
 Record(Namespace(out=Path({str(options.out)!r}), seconds=60.0)).attempt("two", lose, limit=9)
 """

@@ -1,7 +1,7 @@
 """What a run will take before it runs: its peak memory, predicted by one step of tensors without memory.
 
 The step is the run's own code on fake tensors, which have shapes and no data, so the prediction cannot fall behind the
-model. What a process holds besides its tensors was measured (``benchmarks/memory_prediction.py``).
+model. What a process holds besides its tensors was measured (``benchmarks/trainer/memory_prediction.py``).
 """
 
 import gc

@@ -94,6 +94,6 @@ def predict(params: float, hidden_size: int, flops: float | None = None) -> list
         ("tao-direct-bits", "Vocabulary, the same runs in bits per character"),
     ):
         law = VocabularyLaw(**fitted_to_all(name))
-        source = "benchmarks/tao_intervals.py, on the runs of arXiv 2407.13623"
+        source = "benchmarks/vocabulary/tao_intervals.py, on the runs of arXiv 2407.13623"
         answers.append(answer(name, title, source, law.vocab_size(params, hidden_size)))
     return answers

@@ -1,6 +1,6 @@
 """Intervals of the published vocabulary predictors: refits to resampled curves of their own public runs.
 
-``tao_draws.csv`` is made by ``benchmarks/tao_intervals.py``; draw 0 of a predictor is the fit to all runs.
+``tao_draws.csv`` is made by ``benchmarks/vocabulary/tao_intervals.py``; draw 0 of a predictor is the fit to all runs.
 """
 
 import math
