@@ -212,7 +212,7 @@ class Neighbour(Schema):
     high: float | None = None
 
 
-class Binding(Schema):
+class BindingConstraint(Schema):
     """A constraint that holds the plan back, and what loosening it by a stated amount would buy."""
 
     constraint: str
@@ -226,7 +226,7 @@ class Binding(Schema):
     """What the plan would become."""
 
 
-class FrontPoint(Schema):
+class ParetoPoint(Schema):
     """One plan that no other beats in loss, training compute, total parameters and decode cost at once."""
 
     shape: str
@@ -335,8 +335,8 @@ class TrainingPlan(Schema):
     flat_region: dict[str, Range] = {}
     """Range of each decision among the shapes that cost at most 1 % more compute."""
     neighbours: tuple[Neighbour, ...] = ()
-    binding: tuple[Binding, ...] = ()
-    pareto: tuple[FrontPoint, ...] = ()
+    binding: tuple[BindingConstraint, ...] = ()
+    pareto: tuple[ParetoPoint, ...] = ()
     advice: tuple[Advice, ...] = ()
     """The spread of published laws at this budget."""
     warnings: tuple[str, ...] = ()

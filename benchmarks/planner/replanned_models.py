@@ -18,7 +18,7 @@ from fits.numbers import count
 from scaling.planner.binding_constraints import describe
 from scaling.planner.constraints import limits_of
 from scaling.planner.loss_model import Text
-from scaling.planner.published_loss_models import published_pricing
+from scaling.planner.published_loss_models import published_loss_model
 from scaling.planner.search import Search, Spending, candidates, search
 from scaling.planner.search_space import dense_space, usual_space
 from trainer_small.architecture import Architecture
@@ -114,7 +114,7 @@ def _searched(law: str, shape: Architecture, flops: float, **changes: Any) -> Se
     if not shape.is_moe:
         space = dense_space(space).model_copy(update={"max_params_total": None})
     spending = Spending(flops, Text(LENGTH))
-    return search(published_pricing(law), candidates(space, spending, limits_of(space, flops, "h200")))
+    return search(published_loss_model(law), candidates(space, spending, limits_of(space, flops, "h200")))
 
 
 def _cost(found: Search, shape: Architecture, tokens: float) -> float:

@@ -21,10 +21,10 @@ import fits
 from scaling.cluster.budget import cluster_budget
 from scaling.commands.console import print_table, say
 from scaling.plan import Cluster
-from scaling.planner.constraints import limits_of
-from scaling.planner.loss_model import Pricing, Text, pricing_of_fit
+from scaling.planner.constraints import constraints_of
+from scaling.planner.loss_model import LossModel, Text, fitted_loss_model
 from scaling.planner.planner import plan_for
-from scaling.planner.published_loss_models import published_pricing
+from scaling.planner.published_loss_models import published_loss_model
 from scaling.planner.search import Spending, candidates, search
 from scaling.planner.search_space import SearchSpace, usual_space
 from trainer_small.ladder import Experts, Family, usual_depth
@@ -39,9 +39,9 @@ def main() -> None:
     cluster = cluster_budget(1024, "h200", 75, 384 / 989)
     with tempfile.TemporaryDirectory() as name:
         law = _fitted(Path(name), options.draws)
-        fit = pricing_of_fit(fits.Fit.load(law))
+        fit = fitted_loss_model(fits.Fit.load(law))
         rows = [
-            _row("published:tian", published_pricing("tian"), "published:tian", cluster),
+            _row("published:tian", published_loss_model("tian"), "published:tian", cluster),
             _row(f"moe-power, {options.draws} draws", fit, str(law), cluster),
         ]
     columns = ["law", "counted", "priced", "count s", "price s", "draws s", "whole plan s", "with layout s"]
@@ -50,12 +50,12 @@ def main() -> None:
     say(f"peak memory {peak:.2f} GiB; one core of {processor_name()}")
 
 
-def _row(name: str, pricing: Pricing, law: str, cluster: Cluster) -> list[str | float | int]:
+def _row(name: str, loss_model: LossModel, law: str, cluster: Cluster) -> list[str | float | int]:
     space = usual_space(vocab_size=(163840,), max_params_total=1e12, head_factors=(0.75, 1.0, 1.5, 2.0))
     marks = [time.perf_counter()]
     found = candidates(space, *_question(space, cluster.hardware_flops))
     marks.append(time.perf_counter())
-    judged = search(pricing, found)
+    judged = search(loss_model, found)
     marks.append(time.perf_counter())
     judged.best_of_draws.max(initial=0)
     marks.append(time.perf_counter())
@@ -68,7 +68,7 @@ def _row(name: str, pricing: Pricing, law: str, cluster: Cluster) -> list[str | 
 
 
 def _question(space: SearchSpace, flops: float) -> tuple:
-    return Spending(flops, Text(4096)), limits_of(space, flops, "h200")
+    return Spending(flops, Text(4096)), constraints_of(space, flops, "h200")
 
 
 def _fitted(folder: Path, draws: int) -> Path:

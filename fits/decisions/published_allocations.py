@@ -10,7 +10,7 @@ _EXPERTS = (1, 8, 32)
 
 
 @dataclass(frozen=True)
-class Opinion:
+class PublishedAllocation:
     """One law's advice in its own convention; tokens are None when it advises a size alone."""
 
     name: str
@@ -26,7 +26,7 @@ class Opinion:
     """At that size and data, for laws of the loss; each of its own corpus."""
 
 
-def allocations(flops: float) -> tuple[list[Opinion], float]:
+def allocations(flops: float) -> tuple[list[PublishedAllocation], float]:
     """Every published allocation at a budget, and the ratio of the largest to the smallest size.
 
     Laws that state FLOPs per token are divided by 6. Loss laws in N and D are minimised under C = 6 N D.
@@ -37,25 +37,25 @@ def allocations(flops: float) -> tuple[list[Opinion], float]:
     if not flops > 0:
         raise UserError(f"The budget is {flops} FLOPs; it must be a number above 0.")
     sets = list_published()
-    opinions = [*_stated(sets, flops), *_minimised(sets, flops)]
-    sizes = [each.params for each in opinions]
-    return sorted(opinions, key=lambda each: each.params), max(sizes) / min(sizes)
+    found = [*_stated(sets, flops), *_minimised(sets, flops)]
+    sizes = [each.params for each in found]
+    return sorted(found, key=lambda each: each.params), max(sizes) / min(sizes)
 
 
-def _stated(sets: list[Published], flops: float) -> list[Opinion]:
+def _stated(sets: list[Published], flops: float) -> list[PublishedAllocation]:
     """Pairs of power laws in compute."""
     groups: dict[str, dict[str, Published]] = {}
     for each in sets:
         if each.record.allocation:
             groups.setdefault(each.record.allocation, {})[each.record.quantity] = each
-    opinions = []
+    found = []
     for name, group in groups.items():
         size = group.get("params") or group["flops_per_token"]
         divisor = 1.0 if "params" in group else 6.0
         note = "" if "params" in group else "FLOPs per token / 6"
         tokens = group["tokens"].evaluate(C=flops).value if "tokens" in group else None
-        opinions.append(
-            Opinion(
+        found.append(
+            PublishedAllocation(
                 name,
                 size.record.models,
                 size.evaluate(C=flops).value / divisor,
@@ -66,12 +66,12 @@ def _stated(sets: list[Published], flops: float) -> list[Opinion]:
                 note,
             )
         )
-    return opinions
+    return found
 
 
-def _minimised(sets: list[Published], flops: float) -> list[Opinion]:
+def _minimised(sets: list[Published], flops: float) -> list[PublishedAllocation]:
     """Loss laws in N and D, and the joint mixture-of-experts law at a few expert counts."""
-    opinions = []
+    found = []
     for each in sets:
         names = set(each.law.variable_names)
         if (
@@ -95,8 +95,8 @@ def _minimised(sets: list[Published], flops: float) -> list[Opinion]:
                 spans = [each.decades_outside("N", best.size.value), each.decades_outside("D", best.tokens.value)]
                 decades = max((span for span in spans if span is not None), default=None)
             suffix = "".join(f", {key}={value:g}" for key, value in others.items())
-            opinions.append(
-                Opinion(
+            found.append(
+                PublishedAllocation(
                     each.name + suffix,
                     each.record.models,
                     best.size.value,
@@ -108,4 +108,4 @@ def _minimised(sets: list[Published], flops: float) -> list[Opinion]:
                     best.loss.value,
                 )
             )
-    return opinions
+    return found

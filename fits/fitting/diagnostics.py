@@ -12,7 +12,7 @@ from fits.solver.search import Optimum
 _WIDE = 30.0  # a positive parameter whose interval spans this factor is hardly determined
 
 
-def prove(problem: Problem, optimum: Optimum, found: Identification, free: list[Parameter]) -> Convergence:
+def convergence_of(problem: Problem, optimum: Optimum, found: Identification, free: list[Parameter]) -> Convergence:
     """The facts of the search and the gradient where it ended."""
     _, gradient, _ = problem.derivatives(optimum.u[None], "newton")
     norm = float(np.abs(gradient).max())
@@ -40,7 +40,7 @@ def _at_end(parameter: Parameter, value: float) -> bool:
     return bool(min(value - low, high - value) < 1e-3 * (high - low))
 
 
-def warn(
+def warnings_about(
     law: Law,
     convergence: Convergence,
     found: Identification,

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from fits.errors import UserError, check_level, nearest
-from fits.fitting.diagnostics import prove, warn
+from fits.fitting.diagnostics import convergence_of, warnings_about
 from fits.fitting.parameter_constraints import free_parameters, start_vectors
 from fits.fitting.result import (
     BootstrapRecord,
@@ -137,13 +137,13 @@ def fit(
     every, draws = _expand(law, coordinates, optimum.u, drawn, free_names, fixed, tied)
     how = {name: "fixed" if name in fixed else "tied" if name in tied else "fitted" for name in every}
     table = estimates(law.parameter_names, every, draws, level, how)
-    convergence = prove(problem, optimum, found, free)
+    convergence = convergence_of(problem, optimum, found, free)
     notes = [
         *bound.notes,
         *(_held(name, values, bound.variables[name][0]) for name, values in neutral.items()),
         *(_of_the_plan(law, meanings, settings)),
         *unit_note,
-        *warn(law, convergence, found, table, free, len(residual), kind),
+        *warnings_about(law, convergence, found, table, free, len(residual), kind),
     ]
     return Fit(
         law=law.name,

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from fits.numbers import count, quantity
 from scaling.commands.console import print_table, say
-from scaling.plan import Advice, FrontPoint, Neighbour, TrainingPlan
+from scaling.plan import Advice, Neighbour, ParetoPoint, TrainingPlan
 
 
 def print_plan(made: TrainingPlan) -> None:
@@ -108,7 +108,7 @@ def _decisions(made: TrainingPlan) -> Iterator[list[str]]:
         yield [name, _plain(own), _span(flat.low, flat.high), _span(draws.low, draws.high) if draws else "no draws"]
 
 
-def _worth_showing(made: TrainingPlan) -> Iterator[FrontPoint]:
+def _worth_showing(made: TrainingPlan) -> Iterator[ParetoPoint]:
     """The front at the whole budget, and the lowest loss at each smaller one; the file has all."""
     budgets = [each.train_flops for each in made.pareto]
     for index, point in enumerate(made.pareto):

@@ -9,7 +9,7 @@ import numpy as np
 from fits.errors import UserError
 from fits.laws.expression import Node, evaluate, names, parse
 from scaling.cluster.serving import decode_seconds, inference_flops
-from scaling.planner.loss_model import Pricing
+from scaling.planner.loss_model import LossModel
 from scaling.planner.search_space import SearchSpace
 from scaling.planner.shapes import ShapeTable
 
@@ -29,7 +29,7 @@ _CHOICES = {
 
 
 @dataclass(frozen=True)
-class Limit:
+class Constraint:
     """A number that a shape must not exceed (or, ``at_least``, must reach), under the name that the user gave it."""
 
     name: str
@@ -48,53 +48,57 @@ class Limit:
         return f"{self.name} {self.limit:.4g}{self.unit}"
 
 
-def limits_of(space: SearchSpace, flops: float, gpu: str, gpus: int | None = None) -> list[Limit]:
+def constraints_of(space: SearchSpace, flops: float, gpu: str, gpus: int | None = None) -> list[Constraint]:
     """The limits of a space at a budget, and of the memory of ``gpus`` GPUs when the cluster is known."""
     low, high = space.tokens_per_parameter
 
     def per_parameter(table: ShapeTable, tokens: np.ndarray) -> Any:
         return np.where(tokens > 0, tokens / table.params_active, low)  # no tokens is another limit's matter
 
-    limits = [
-        Limit("tokens_per_parameter from", low, low / 2, per_parameter, "", True),
-        Limit("tokens_per_parameter to", high, high * 2, per_parameter),
+    constraints = [
+        Constraint("tokens_per_parameter from", low, low / 2, per_parameter, "", True),
+        Constraint("tokens_per_parameter to", high, high * 2, per_parameter),
     ]
     if served := space.inference_tokens:
         share = "share of the budget for inference_tokens"
-        limits.append(Limit(share, 1.0, 1.0, lambda table, _: inference_flops(table, served) / flops))
+        constraints.append(Constraint(share, 1.0, 1.0, lambda table, _: inference_flops(table, served) / flops))
     for name in ("params_total", "params_active"):
         most = getattr(space, f"max_{name}")
         if most:
-            limits.append(Limit(f"max_{name}", most, 1.5 * most, lambda table, _, name=name: getattr(table, name)))
+            constraints.append(
+                Constraint(f"max_{name}", most, 1.5 * most, lambda table, _, name=name: getattr(table, name))
+            )
     if space.max_decode_seconds:
         most = space.max_decode_seconds
         unit = f" {gpu}-seconds a million tokens"
-        limits.append(Limit("max_decode_seconds", most, 1.5 * most, lambda table, _: decode_seconds(table, gpu), unit))
+        constraints.append(
+            Constraint("max_decode_seconds", most, 1.5 * most, lambda table, _: decode_seconds(table, gpu), unit)
+        )
     if gpus:
-        limits.append(_memory(gpus, gpu))
-    return limits
+        constraints.append(_memory(gpus, gpu))
+    return constraints
 
 
-def ranges_of_law(pricing: Pricing) -> list[Limit]:
+def ranges_of_law(loss_model: LossModel) -> list[Constraint]:
     """What a fitted law's runs tried of routing and vocabulary, as limits: it says nothing of choices beyond them."""
-    limits = []
-    for name, text in pricing.bind.items():
+    constraints = []
+    for name, text in loss_model.bind.items():
         expression = parse(text)
         seen = set(names(expression))
-        if not seen or not seen <= _CHOICES or name not in pricing.ranges:
+        if not seen or not seen <= _CHOICES or name not in loss_model.ranges:
             continue
 
         def column(table: ShapeTable, _: np.ndarray, expression: Node = expression, seen: set[str] = seen) -> Any:
             return evaluate(expression, {each: getattr(table, each) for each in seen})
 
-        low, high = pricing.ranges[name]
+        low, high = loss_model.ranges[name]
         near = 1.02  # expert widths are rounded
-        limits.append(Limit(f"{text} as the law's runs had it, from", low / near, low / 2, column, "", True))
-        limits.append(Limit(f"{text} as the law's runs had it, to", high * near, high * 2, column))
-    return limits
+        constraints.append(Constraint(f"{text} as the law's runs had it, from", low / near, low / 2, column, "", True))
+        constraints.append(Constraint(f"{text} as the law's runs had it, to", high * near, high * 2, column))
+    return constraints
 
 
-def _memory(gpus: int, gpu: str) -> Limit:
+def _memory(gpus: int, gpu: str) -> Constraint:
     """Bytes of weights, gradients and optimizer that every layout needs at least; a real layout is sought later."""
     from scaling.cluster.hardware import gpu as find_gpu
     from scaling.cluster.layout.bound import least_bytes_per_gpu, usable_bytes
@@ -109,26 +113,26 @@ def _memory(gpus: int, gpu: str) -> Limit:
         return least / 2**30
 
     usable = usable_bytes(gpu) / 2**30
-    return Limit(f"memory of {gpus} {gpu},", usable, 1.5 * usable, gib, " GiB a GPU")
+    return Constraint(f"memory of {gpus} {gpu},", usable, 1.5 * usable, gib, " GiB a GPU")
 
 
-class Judge:
+class Feasibility:
     """Sorts blocks of shapes by the limits they keep, and remembers what the others lacked."""
 
-    def __init__(self, limits: Sequence[Limit]) -> None:
-        self.limits = limits
+    def __init__(self, constraints: Sequence[Constraint]) -> None:
+        self.constraints = constraints
         self._seen: dict[int, int] = {}
         self._nearest: dict[tuple[int, int], float] = {}
 
     def judge(self, table: ShapeTable, tokens: np.ndarray) -> np.ndarray:
         """For each shape: KEPT, the index of the one limit that a stated loosening would satisfy, or -2."""
-        values = [np.asarray(limit.of(table, tokens), dtype=float) for limit in self.limits]
+        values = [np.asarray(limit.of(table, tokens), dtype=float) for limit in self.constraints]
         broken = np.zeros(len(table), dtype=np.int64)
-        for bit, (limit, value) in enumerate(zip(self.limits, values, strict=True)):
+        for bit, (limit, value) in enumerate(zip(self.constraints, values, strict=True)):
             broken |= ~limit.keeps(value, limit.limit) * (1 << bit)
         self._remember(broken, values)
         verdict = np.where(broken == 0, KEPT, _BROKEN)
-        for bit, (limit, value) in enumerate(zip(self.limits, values, strict=True)):
+        for bit, (limit, value) in enumerate(zip(self.constraints, values, strict=True)):
             verdict[(broken == 1 << bit) & limit.keeps(value, limit.relaxed)] = bit
         return verdict
 
@@ -136,7 +140,7 @@ class Judge:
         for mask, count in zip(*np.unique(broken, return_counts=True), strict=True):
             self._seen[int(mask)] = self._seen.get(int(mask), 0) + int(count)
             rows = broken == mask
-            for bit, (limit, value) in enumerate(zip(self.limits, values, strict=True)):
+            for bit, (limit, value) in enumerate(zip(self.constraints, values, strict=True)):
                 if mask >> bit & 1:
                     nearest = float(value[rows].max() if limit.at_least else value[rows].min())
                     key = (int(mask), bit)
@@ -157,7 +161,7 @@ class Judge:
         parts = [
             f"{limit} (the nearest shape has {self._nearest[mask, bit]:.4g})"
             for mask in masks
-            for bit, limit in enumerate(self.limits)
+            for bit, limit in enumerate(self.constraints)
             if mask >> bit & 1
         ]
         listed = " and ".join(parts)

@@ -9,7 +9,7 @@ import numpy as np
 
 from fits import Fit
 from fits.errors import UserError
-from scaling.planner.loss_model import BytesPerToken, Pricing
+from scaling.planner.loss_model import BytesPerToken, LossModel
 from scaling.planner.search_space import SearchSpace, dense_space, usual_space
 from trainer_small.ladder import Experts, Family
 
@@ -18,18 +18,18 @@ _VOCABULARIES = 9
 """Sizes that are tried between the smallest and the largest of the runs."""
 
 
-def space_of_runs(pricing: Pricing) -> tuple[SearchSpace, tuple[str, ...]]:
+def space_of_runs(loss_model: LossModel) -> tuple[SearchSpace, tuple[str, ...]]:
     """The choices of published models that the law's runs speak of, and what has to be said about them.
 
     Raises:
         UserError: the law does not see the experts, and its runs do not say which routing they had.
     """
-    fit = pricing.fit
+    fit = loss_model.fit
     assert fit is not None
     # Total parameters alone tell more experts from fewer, but not how far the runs went.
-    by_total_alone = not pricing.sees & {"activation_ratio", "num_experts", "experts_per_token", "granularity"}
-    if not pricing.sees_experts or by_total_alone or _are_dense(fit):
-        return _held_routing(pricing, fit)
+    by_total_alone = not loss_model.sees & {"activation_ratio", "num_experts", "experts_per_token", "granularity"}
+    if not loss_model.sees_experts or by_total_alone or _are_dense(fit):
+        return _held_routing(loss_model, fit)
     same = fit.constants
     if {"num_experts", "experts_per_token", "granularity"} <= set(same):
         return _one_routing(same), ()
@@ -59,25 +59,25 @@ def _are_dense(fit: Fit) -> bool:
     )
 
 
-def _held_routing(pricing: Pricing, fit: Fit) -> tuple[SearchSpace, tuple[str, ...]]:
+def _held_routing(loss_model: LossModel, fit: Fit) -> tuple[SearchSpace, tuple[str, ...]]:
     """The one routing at which a law that does not see the experts can be asked."""
     most = fit.commonest | fit.constants
     none = _are_dense(fit)
     if none or not {"num_experts", "experts_per_token"} & set(most):
         remark = (
-            f"the table behind law '{pricing.name}' says nothing of experts, so dense models are planned; give the "
+            f"the table behind law '{loss_model.name}' says nothing of experts, so dense models are planned; give the "
             "routing of its runs with --constraints if they had any"
         )
         return dense_space(SearchSpace(depth_factors=usual_space().depth_factors)), () if none else (remark,)
     lacks = [name for name in ("num_experts", "experts_per_token", "granularity") if name not in most]
     if lacks:
         raise UserError(
-            f"law '{pricing.name}' has no term for experts and cannot choose among them, and the table of its runs "
+            f"law '{loss_model.name}' has no term for experts and cannot choose among them, and the table of its runs "
             f"does not give {' and '.join(lacks)}; give the one routing of its runs with --constraints."
         )
     varied = [name for name in fit.commonest if name in ("num_experts", "experts_per_token", "granularity")]
     remark = (
-        f"law '{pricing.name}' does not see the experts, so the routing is held at that of most runs: "
+        f"law '{loss_model.name}' does not see the experts, so the routing is held at that of most runs: "
         f"{most['num_experts']:g} experts, top {most['experts_per_token']:g}, G {most['granularity']:.3g}"
     )
     return _one_routing(most), (remark,) if varied else ()
@@ -95,20 +95,20 @@ def _family(same: dict[str, float]) -> Family:
     return Family.model_validate({"num_dense_layers": same["num_dense_layers"]} if "num_dense_layers" in same else {})
 
 
-def length_of_runs(pricing: Pricing) -> tuple[int, tuple[str, ...]]:
+def length_of_runs(loss_model: LossModel) -> tuple[int, tuple[str, ...]]:
     """The sequence length of the law's runs, or what most models are trained with, and what has to be said then."""
-    known = (pricing.fit.commonest | pricing.fit.constants).get("sequence_length") if pricing.fit else None
+    known = (loss_model.fit.commonest | loss_model.fit.constants).get("sequence_length") if loss_model.fit else None
     if known:
         return int(known), ()
     remark = (
         f"the law's record has no sequence length of its runs; {_USUAL_LENGTH} is taken, --sequence-length says other"
     )
-    return _USUAL_LENGTH, (remark,) if pricing.fit else ()
+    return _USUAL_LENGTH, (remark,) if loss_model.fit else ()
 
 
-def vocabularies_of_runs(pricing: Pricing) -> tuple[int, ...]:
+def vocabularies_of_runs(loss_model: LossModel) -> tuple[int, ...]:
     """Sizes to choose from: between the runs' smallest and largest when the law sees the vocabulary, else theirs."""
-    fit = pricing.fit
+    fit = loss_model.fit
     assert fit is not None
     for each in fit.variables:
         if each.means == "vocab_size" and each.low < each.high:
@@ -117,11 +117,11 @@ def vocabularies_of_runs(pricing: Pricing) -> tuple[int, ...]:
     return (int(size),) if size else ()
 
 
-def about_vocabulary(pricing: Pricing, vocab_size: int) -> Iterator[str]:
+def about_vocabulary(loss_model: LossModel, vocab_size: int) -> Iterator[str]:
     """What has to be said when a plan's vocabulary is not that of the law's runs."""
-    fit = pricing.fit
+    fit = loss_model.fit
     runs = fit.constants.get("vocab_size") if fit else None
-    if runs and runs != vocab_size and "vocab_size" not in pricing.sees and pricing.quantity == "loss":
+    if runs and runs != vocab_size and "vocab_size" not in loss_model.sees and loss_model.quantity == "loss":
         yield (
             f"the law's runs had a vocabulary of {runs:.0f}, the plan has {vocab_size}: a loss per token of another "
             "tokenizer does not compare"

@@ -14,7 +14,9 @@ _SMALLER = 0.93
 """Where no layout holds a shape, those above this share of its parameters are given up too."""
 
 
-def placed(found: Search, cluster: Cluster, draft: Callable[[Search], TrainingPlan]) -> tuple[Search, TrainingPlan]:
+def with_layout(
+    found: Search, cluster: Cluster, draft: Callable[[Search], TrainingPlan]
+) -> tuple[Search, TrainingPlan]:
     """The best shape that some layout of the cluster holds, and its plan with the fastest layout.
 
     Raises:
@@ -28,7 +30,7 @@ def placed(found: Search, cluster: Cluster, draft: Callable[[Search], TrainingPl
             smaller = found.table.params_total < _SMALLER * plan.model.params_total
             if not (smaller & (found.candidates.verdict == KEPT)).any():
                 raise UserError(str(error)) from None
-        found = search(found.pricing, found.candidates.among(np.flatnonzero(smaller)))
+        found = search(found.loss_model, found.candidates.among(np.flatnonzero(smaller)))
 
 
 def _fastest(plan: TrainingPlan, cluster: Cluster) -> TrainingPlan:

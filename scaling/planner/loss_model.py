@@ -57,7 +57,7 @@ class Text:
 
 
 @dataclass(frozen=True)
-class Pricing:
+class LossModel:
     """A law with coefficients ``[1 + draws, parameters]`` (the first row is the best) and what its variables are.
 
     ``of`` is an ``Architecture`` or a ``ShapeTable`` everywhere below; ``tokens`` is a number or an array that goes
@@ -163,7 +163,7 @@ class Pricing:
         return np.asarray(getattr(of, name), dtype=float)
 
 
-def pricing_of_fit(fit: Fit) -> Pricing:
+def fitted_loss_model(fit: Fit) -> LossModel:
     """A law fitted here, with its draws.
 
     Raises:
@@ -176,7 +176,7 @@ def pricing_of_fit(fit: Fit) -> Pricing:
                 f"again with --means {each.name}=COLUMN (COLUMN/1e9 for billions), or choose a law without it."
             )
     best = np.array([list(fit.values.values())])
-    return Pricing(
+    return LossModel(
         name=fit.law,
         law=fit.as_law,
         coefficients=np.concatenate([best, fit.draws]) if len(fit.draws) else best,
@@ -194,16 +194,16 @@ def _without_head(of: Any, sequence_length: int) -> Any:
     return of.flops_per_token(sequence_length) - 6 * of.vocab_size * of.hidden_size
 
 
-def require_choice(pricing: Pricing) -> None:
+def require_choice(loss_model: LossModel) -> None:
     """
     Raises:
         UserError: a fitted law predicts no loss, has no draws for intervals, or does not see both the size of a model
             and its data, so that it cannot choose between them.
     """
-    fit = pricing.fit
+    fit = loss_model.fit
     if fit is None:
         return
-    if pricing.number_of_draws < 2:
+    if loss_model.number_of_draws < 2:
         raise UserError(
             f"law '{fit.law}' was fitted without a bootstrap, and a plan needs its intervals; fit again with "
             "--bootstrap 1000."
@@ -213,8 +213,8 @@ def require_choice(pricing: Pricing) -> None:
             f"law '{fit.law}' predicts {fit.response} ({fit.unit}) and no loss, so it cannot choose a plan."
         )
     for what, columns in (("the size of a model", _SIZE), ("its data", _DATA)):
-        if not pricing.sees & columns:
-            seen = ", ".join(sorted(pricing.sees))
+        if not loss_model.sees & columns:
+            seen = ", ".join(sorted(loss_model.sees))
             raise UserError(
                 f"law '{fit.law}' sees {seen} and not {what}, so it cannot choose between size and data; fit one that "
                 "sees both, such as hoffmann or moe-power."
@@ -235,8 +235,8 @@ def law_variables(fit: Fit, shape: Any, tokens: Any, bytes_per_token: BytesPerTo
     Raises:
         UserError: the law needs what a plan cannot give.
     """
-    tokens, pricing = np.asarray(tokens, dtype=float), pricing_of_fit(fit)
-    if "train_flops" in pricing.sees:
+    tokens, loss_model = np.asarray(tokens, dtype=float), fitted_loss_model(fit)
+    if "train_flops" in loss_model.sees:
         raise UserError(f"law '{fit.law}' takes training FLOPs, so it says nothing of one shape; fit N and D apart.")
-    found = pricing.variables(shape, tokens, Text(1, None, bytes_per_token))
+    found = loss_model.variables(shape, tokens, Text(1, None, bytes_per_token))
     return {name: np.broadcast_to(value, tokens.shape) for name, value in found.items()}

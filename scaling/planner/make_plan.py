@@ -20,14 +20,14 @@ from scaling.plan import (
     TokenizerChoice,
     TrainingPlan,
 )
-from scaling.planner.binding_constraints import bindings
+from scaling.planner.binding_constraints import binding_constraints
 from scaling.planner.constraints import edges
 from scaling.planner.pareto_front import pareto_front
 from scaling.planner.prediction import prediction_of
 from scaling.planner.published_advice import advice_at, spread
 from scaling.planner.recipe import batch_ramp, carry_over, published_recipe
 from scaling.planner.search import Search
-from scaling.planner.sensitivity import neighbours
+from scaling.planner.sensitivity import sensitivity
 from trainer_small.config import RunSpec
 
 _DECISIONS = (
@@ -69,7 +69,7 @@ class Context:
 
 def draft(found: Search, context: Context) -> TrainingPlan:
     """The plan proper: model, tokens, recipe, budget and promise, without the reasons."""
-    shape, text, pricing = found.shape, found.text, found.pricing
+    shape, text, loss_model = found.shape, found.text, found.loss_model
     length, spent = text.sequence_length, float(found.tokens[found.best])
     devices = context.cluster.gpus if context.cluster else 1
     if context.reference:
@@ -80,7 +80,7 @@ def draft(found: Search, context: Context) -> TrainingPlan:
     tokens = max(int(spent // recipe.batch_tokens), 1) * recipe.batch_tokens
     budget = Budget.exact(shape, tokens, length, context.cluster, found.candidates.spending.inference_tokens)
     flops = short(found.candidates.spending.flops)
-    asked = "Which model, and how many tokens, for" if pricing.fit else "What do published laws advise for"
+    asked = "Which model, and how many tokens, for" if loss_model.fit else "What do published laws advise for"
     unique = text.unique_tokens
     return TrainingPlan(
         name=context.name,
@@ -109,28 +109,28 @@ def draft(found: Search, context: Context) -> TrainingPlan:
         warnings=recipe.warnings,
         provenance=Provenance.of(
             context.law_file,
-            law=pricing.name if pricing.fit else f"published:{pricing.name}",
-            runs_sha256=pricing.fit.data.sha256 if pricing.fit else None,
+            law=loss_model.name if loss_model.fit else f"published:{loss_model.name}",
+            runs_sha256=loss_model.fit.data.sha256 if loss_model.fit else None,
         ),
     )
 
 
 def with_reasons(plan: TrainingPlan, found: Search, context: Context) -> TrainingPlan:
     """The plan with intervals, flat region, neighbours, binding limits, Pareto front, opinions and warnings."""
-    fit, level = found.pricing.fit, context.level
+    fit, level = found.loss_model.fit, context.level
     asked = {"shape": plan.model, "tokens": plan.tokens}
-    bound = tuple(bindings(found, level))
+    bound = tuple(binding_constraints(found, level))
     plan = plan.model_copy(update={"binding": bound})
     decision = {}
-    if found.pricing.number_of_draws:
+    if found.loss_model.number_of_draws:
         decision = {key: _range(*found.decision_interval(key, level)) for key in _DECISIONS}
     flat = {key: found.column(key)[found.flat] for key in _DECISIONS}
-    besides = "" if fit else found.pricing.name
+    besides = "" if fit else found.loss_model.name
     return plan.model_copy(
         update={
             "decision": decision,
             "flat_region": {key: _range(values.min(), values.max()) for key, values in flat.items()},
-            "neighbours": tuple(neighbours(found, level)),
+            "neighbours": tuple(sensitivity(found, level)),
             "pareto": pareto_front(found, context.gpu),
             "advice": (
                 *(spread(found.candidates, **asked, besides=besides) if plan.model.is_moe else ()),
@@ -142,7 +142,7 @@ def with_reasons(plan: TrainingPlan, found: Search, context: Context) -> Trainin
 
 
 def _extrapolation(found: Search, tokens: int) -> Extrapolation:
-    decades = found.pricing.decades(found.shape, float(tokens), found.text)
+    decades = found.loss_model.decades(found.shape, float(tokens), found.text)
     compute = decades.pop("train_flops", None)
     if compute is None:  # no range of compute is known: the furthest variable stands in
         compute = max(decades.values(), default=0.0)
@@ -154,21 +154,21 @@ def _range(low: float, high: float) -> Range:
 
 
 def _warnings(plan: TrainingPlan, found: Search) -> Iterator[str]:
-    pricing, beyond = found.pricing, plan.extrapolation.decades_in_train_flops
-    if not pricing.fit:
+    loss_model, beyond = found.loss_model, plan.extrapolation.decades_in_train_flops
+    if not loss_model.fit:
         yield (
             "made from published laws only: their corpora, tokenizers and recipes are not yours, and no interval is "
             "published for these decisions"
         )
-    if pricing.note:
-        yield f"{pricing.name}: {pricing.note}"
+    if loss_model.note:
+        yield f"{loss_model.name}: {loss_model.note}"
     if beyond >= _WIDE:
         yield (
             f"the plan spends {10**beyond:.3g} x the compute of the largest run behind the law ({beyond:.1f} decades); "
             "the interval holds only if the law's form does"
         )
-    if not pricing.knows_its_reach:
-        yield f"{pricing.name}: its source states no range of compute, so how far the plan lies beyond it is unknown"
+    if not loss_model.knows_its_reach:
+        yield f"{loss_model.name}: its source states no range of compute, so how far the plan lies beyond it is unknown"
     yield from _about_experts(plan, found)
     for edge in edges(found.candidates.space, found.table.take(found.allowed), _row(found)):
         yield f"{edge}; the optimum may lie beyond"
@@ -183,7 +183,7 @@ def _warnings(plan: TrainingPlan, found: Search) -> Iterator[str]:
         each for each in advice_at(plan.budget.train_flops, shape=plan.model, tokens=1) if each.law.endswith("built")
     ]
     actives = [each.params_active for each in built if each.params_active]
-    if actives and not pricing.fit and not min(actives) / 1.5 <= plan.model.params_active <= max(actives) * 1.5:
+    if actives and not loss_model.fit and not min(actives) / 1.5 <= plan.model.params_active <= max(actives) * 1.5:
         yield (
             f"the law asks for {plan.model.params_active / 1e9:.3g}B active parameters; models built with a similar "
             f"budget have {min(actives) / 1e9:.3g}B to {max(actives) / 1e9:.3g}B"
@@ -193,13 +193,13 @@ def _warnings(plan: TrainingPlan, found: Search) -> Iterator[str]:
 def _about_experts(plan: TrainingPlan, found: Search) -> Iterator[str]:
     if not plan.model.is_moe:
         return
-    if not found.pricing.sees_experts:
-        yield f"law '{found.pricing.name}' does not see the experts; the routing is the one given, not an optimum"
+    if not found.loss_model.sees_experts:
+        yield f"law '{found.loss_model.name}' does not see the experts; the routing is the one given, not an optimum"
         return
     if not _more_experts_help(found):
         yield (
-            f"by law '{found.pricing.name}' more than {plan.model.num_experts} experts of this size do not help, which "
-            "no published law says; look whether its runs determine that before relying on it"
+            f"by law '{found.loss_model.name}' more than {plan.model.num_experts} experts of this size do not help, "
+            "which no published law says; look whether its runs determine that before relying on it"
         )
         return
     holding = [each for each in plan.binding if each.constraint.startswith(("max_", "memory"))]
@@ -220,8 +220,8 @@ def _more_experts_help(found: Search) -> bool:
     """Whether twice the experts, the rest of the plan as it is, would lower the loss at the same budget."""
     spending = found.candidates.spending
     twice = found.shape.model_copy(update={"num_experts": 2 * found.shape.num_experts})
-    own = found.pricing.loss(found.shape, spending.tokens(found.shape), found.text)
-    return bool(found.pricing.loss(twice, spending.tokens(twice), found.text) < own)
+    own = found.loss_model.loss(found.shape, spending.tokens(found.shape), found.text)
+    return bool(found.loss_model.loss(twice, spending.tokens(twice), found.text) < own)
 
 
 def _row(found: Search) -> int:

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from scaling.cluster.serving import decode_seconds
-from scaling.plan import FrontPoint
+from scaling.plan import ParetoPoint
 from scaling.planner.binding_constraints import describe
 from scaling.planner.search import Search
 
@@ -16,12 +16,12 @@ _STEP = np.log(1.1)
 """Sizes and decode costs within 10 % are the same, so that the front has few points."""
 
 
-def pareto_front(found: Search, gpu: str, *, each_share: int = 5) -> tuple[FrontPoint, ...]:
+def pareto_front(found: Search, gpu: str, *, each_share: int = 5) -> tuple[ParetoPoint, ...]:
     """Points of the front, at most ``each_share`` for each share of the budget, spread over its losses."""
     points = list(_points(found, gpu))
     costs = np.array([[p.loss, p.train_flops, p.params_total, p.decode_seconds] for p in points])
     kept = [point for point, cost in zip(points, costs, strict=True) if not _beaten(cost, costs)]
-    chosen: list[FrontPoint] = []
+    chosen: list[ParetoPoint] = []
     for share in _SHARES:
         spent = share * found.candidates.spending.flops
         group = sorted((p for p in kept if np.isclose(p.train_flops, spent, rtol=0.01)), key=lambda p: p.loss)
@@ -31,7 +31,7 @@ def pareto_front(found: Search, gpu: str, *, each_share: int = 5) -> tuple[Front
     return tuple(chosen)
 
 
-def _points(found: Search, gpu: str) -> Iterator[FrontPoint]:
+def _points(found: Search, gpu: str) -> Iterator[ParetoPoint]:
     """The lowest loss of each cell of size and decode cost, for each share of the budget."""
     rows = np.flatnonzero(found.allowed)
     table = found.table.take(rows)
@@ -41,12 +41,12 @@ def _points(found: Search, gpu: str) -> Iterator[FrontPoint]:
     for share in _SHARES:
         spending = replace(found.candidates.spending, flops=share * found.candidates.spending.flops)
         tokens = np.asarray(spending.tokens(table))
-        loss = np.where(tokens > 0, found.pricing.loss(table, np.maximum(tokens, 1.0), found.text), np.inf)
+        loss = np.where(tokens > 0, found.loss_model.loss(table, np.maximum(tokens, 1.0), found.text), np.inf)
         order = np.argsort(loss, kind="stable")
         _, first = np.unique(cell[order], return_index=True)
         for row in order[first]:
             if np.isfinite(loss[row]):
-                yield FrontPoint(
+                yield ParetoPoint(
                     shape=describe(table, row),
                     loss=float(loss[row]),
                     train_flops=spending.flops,

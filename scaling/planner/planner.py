@@ -7,7 +7,7 @@ from pathlib import Path
 from fits import Fit
 from fits.errors import UserError, check_level
 from scaling.plan import Cluster, TrainingPlan
-from scaling.planner.constraints import limits_of, ranges_of_law
+from scaling.planner.constraints import constraints_of, ranges_of_law
 from scaling.planner.law_runs import (
     about_vocabulary,
     bytes_of_runs,
@@ -15,9 +15,9 @@ from scaling.planner.law_runs import (
     space_of_runs,
     vocabularies_of_runs,
 )
-from scaling.planner.loss_model import BytesPerToken, Pricing, Text, pricing_of_fit, require_choice
+from scaling.planner.loss_model import BytesPerToken, LossModel, Text, fitted_loss_model, require_choice
 from scaling.planner.make_plan import Context, draft, tao_vocabulary, with_reasons
-from scaling.planner.published_loss_models import published_pricing
+from scaling.planner.published_loss_models import published_loss_model
 from scaling.planner.search import Search, Spending, candidates, search
 from scaling.planner.search_space import ROUTING, SearchSpace, dense_space, space_of_sweep, usual_space
 from trainer_small.config import RunSpec
@@ -52,7 +52,7 @@ def plan_for(
     """The plan for a budget.
 
     Args:
-        law: path of a law.json, or ``published:NAME`` (``pricing_names`` lists them).
+        law: path of a law.json, or ``published:NAME`` (``loss_model_names`` lists them).
         train_flops: FLOPs to spend, by the exact count.
         cluster: where the budget came from; the plan must then have a layout on it.
         sweep_file: the sweep behind the law: the routing choices and vocabularies it tried, and its recipe.
@@ -75,11 +75,11 @@ def plan_for(
     check_level(level)
     if sequence_length is not None and sequence_length <= 0:
         raise UserError(f"sequence_length is {sequence_length}; it must be above 0.")
-    pricing = _pricing(law)
-    require_choice(pricing)
+    loss_model = _loss_model(law)
+    require_choice(loss_model)
     sweep = Sweep.load(sweep_file) if sweep_file else None
     study = Study.load(study_directory) if study_directory else None
-    space, remarks = _space(pricing, law, sweep, constraints_file)
+    space, remarks = _space(loss_model, law, sweep, constraints_file)
     changes = {
         "vocab_size": None if vocab_size is None else (vocab_size,),
         "max_params_total": max_params_total,
@@ -94,26 +94,26 @@ def plan_for(
     reference = reference_run(sweep) if sweep else None
     length = sequence_length or (reference.training.sequence_length if reference else None)
     if length is None:
-        length, unsaid = length_of_runs(pricing)
+        length, unsaid = length_of_runs(loss_model)
         remarks = (*remarks, *unsaid)
-    text = Text(length, space.unique_tokens, _bytes_per_token(study, bytes_per_token, pricing))
+    text = Text(length, space.unique_tokens, _bytes_per_token(study, bytes_per_token, loss_model))
     spending = Spending(train_flops, text, space.inference_tokens)
     gpu = gpu or (cluster.gpu if cluster else "h200")
-    extra = ranges_of_law(pricing) if pricing.fit and not sweep else []
+    extra = ranges_of_law(loss_model) if loss_model.fit and not sweep else []
 
     def found_in(space: SearchSpace) -> Search:
-        limits = [*limits_of(space, train_flops, gpu, cluster.gpus if cluster else None), *extra]
-        return search(pricing, candidates(space, spending, limits))
+        constraints = [*constraints_of(space, train_flops, gpu, cluster.gpus if cluster else None), *extra]
+        return search(loss_model, candidates(space, spending, constraints))
 
-    found, vocabulary = _with_vocabulary(pricing, space, found_in)
-    remarks = (*remarks, *about_vocabulary(pricing, found.shape.vocab_size))
+    found, vocabulary = _with_vocabulary(loss_model, space, found_in)
+    remarks = (*remarks, *about_vocabulary(loss_model, found.shape.vocab_size))
     context = Context(
         name=name,
         level=level,
         gpu=gpu,
         cluster=cluster,
         reference=reference,
-        law_file=law if pricing.fit else None,
+        law_file=law if loss_model.fit else None,
         tokenizer_file=(lambda size: str(study.tokenizer_file(size))) if study else (lambda size: None),
         vocabulary=vocabulary,
         corpus=sweep.corpus if sweep else None,
@@ -122,20 +122,20 @@ def plan_for(
     )
     if cluster is None:
         return _checked(with_reasons(draft(found, context), found, context))
-    from scaling.planner.layout_choice import placed
+    from scaling.planner.layout_choice import with_layout
 
-    found, plan = placed(found, cluster, lambda each: draft(each, context))
+    found, plan = with_layout(found, cluster, lambda each: draft(each, context))
     return _checked(with_reasons(plan, found, context))
 
 
-def _bytes_per_token(study: Study | None, given: float | None, pricing: Pricing) -> BytesPerToken | None:
+def _bytes_per_token(study: Study | None, given: float | None, loss_model: LossModel) -> BytesPerToken | None:
     if given is not None:
         if study:
             raise UserError("bytes a token are given twice, by the study and by --bytes-per-token; leave one out.")
         if not given > 0:
             raise UserError(f"--bytes-per-token is {given:g}; it must be above 0.")
         return lambda size: given
-    return (lambda size: study.bytes_per_token(size, split="train")) if study else bytes_of_runs(pricing.fit)
+    return (lambda size: study.bytes_per_token(size, split="train")) if study else bytes_of_runs(loss_model.fit)
 
 
 def reference_run(sweep: Sweep) -> RunSpec:
@@ -143,55 +143,57 @@ def reference_run(sweep: Sweep) -> RunSpec:
     return max(sweep.runs, key=lambda run: run.train_flops)
 
 
-def _pricing(law: str) -> Pricing:
+def _loss_model(law: str) -> LossModel:
     return (
-        published_pricing(law.removeprefix(PUBLISHED)) if law.startswith(PUBLISHED) else pricing_of_fit(Fit.load(law))
+        published_loss_model(law.removeprefix(PUBLISHED))
+        if law.startswith(PUBLISHED)
+        else fitted_loss_model(Fit.load(law))
     )
 
 
 def _space(
-    pricing: Pricing, law: str, sweep: Sweep | None, constraints_file: str | Path | None
+    loss_model: LossModel, law: str, sweep: Sweep | None, constraints_file: str | Path | None
 ) -> tuple[SearchSpace, tuple[str, ...]]:
     """The choices, from the user's file, the sweep or the usual ones, and what has to be said about them."""
-    dense = pricing.holds == "num_experts == 0"
+    dense = loss_model.holds == "num_experts == 0"
     if constraints_file:
         space, remarks = SearchSpace.load(constraints_file), ()
         if not (space.experts or space.num_experts):
-            defaults, remarks = (dense_space(space), ()) if dense else _defaults(pricing)
+            defaults, remarks = (dense_space(space), ()) if dense else _defaults(loss_model)
             left = [key for key in ROUTING if key not in space.model_fields_set]
             space = space.model_copy(update={key: getattr(defaults, key) for key in left})
         if dense and not space.is_dense:
             raise UserError(
-                f"{constraints_file} asks for experts, and law '{pricing.name}' is of dense models, with no term for "
-                "them; leave the routing out or take a law of mixtures of experts, such as published:tian."
+                f"{constraints_file} asks for experts, and law '{loss_model.name}' is of dense models, with no term "
+                "for them; leave the routing out or take a law of mixtures of experts, such as published:tian."
             )
-        if space.is_free and not pricing.sees_experts and not dense:
-            raise UserError(_blind(pricing, f"{constraints_file} gives several numbers of experts"))
+        if space.is_free and not loss_model.sees_experts and not dense:
+            raise UserError(_blind(loss_model, f"{constraints_file} gives several numbers of experts"))
         return space, remarks
     if sweep:
         space = space_of_sweep(sweep)
-        if not pricing.sees_experts and len(space.experts) > 1:
+        if not loss_model.sees_experts and len(space.experts) > 1:
             held = _commonest(sweep, space)
             remark = (
-                f"law '{pricing.name}' does not see the experts, so the routing is held at that of most proxies: "
+                f"law '{loss_model.name}' does not see the experts, so the routing is held at that of most proxies: "
                 f"{held.num_experts} experts, top {held.experts_per_token}, G {held.granularity:g}"
             )
             return space.model_copy(update={"experts": (held,)}), (remark,)
         return space, ()
     if dense:
         return dense_space(SearchSpace(depth_factors=usual_space().depth_factors)), ()
-    return _defaults(pricing)
+    return _defaults(loss_model)
 
 
-def _defaults(pricing: Pricing) -> tuple[SearchSpace, tuple[str, ...]]:
+def _defaults(loss_model: LossModel) -> tuple[SearchSpace, tuple[str, ...]]:
     """The choices when nobody gives any: those of the law's runs, or of published models."""
-    return space_of_runs(pricing) if pricing.fit else (usual_space(), ())
+    return space_of_runs(loss_model) if loss_model.fit else (usual_space(), ())
 
 
-def _blind(pricing: Pricing, what: str) -> str:
+def _blind(loss_model: LossModel, what: str) -> str:
     return (
-        f"law '{pricing.name}' has no term for experts and cannot choose among them, and {what}; give the one routing "
-        "of its runs with --constraints or --sweep, or fit a law that sees them, such as moe-power."
+        f"law '{loss_model.name}' has no term for experts and cannot choose among them, and {what}; give the one "
+        "routing of its runs with --constraints or --sweep, or fit a law that sees them, such as moe-power."
     )
 
 
@@ -205,27 +207,27 @@ def _commonest(sweep: Sweep, space: SearchSpace) -> Experts:
 
 
 def _with_vocabulary(
-    pricing: Pricing, space: SearchSpace, found_in: Callable[[SearchSpace], Search]
+    loss_model: LossModel, space: SearchSpace, found_in: Callable[[SearchSpace], Search]
 ) -> tuple[Search, str]:
     """The search at the vocabulary given, among those given, or at what Tao et al. advise for the shape it finds.
 
     Raises:
         UserError: the law cannot choose a vocabulary, and none is held.
     """
-    sees = "vocab_size" in pricing.sees
+    sees = "vocab_size" in loss_model.sees
     if len(space.vocab_size) > 1 and not sees:
         raise UserError(
-            f"law '{pricing.name}' does not see the vocabulary, so it cannot choose among {list(space.vocab_size)}; "
+            f"law '{loss_model.name}' does not see the vocabulary, so it cannot choose among {list(space.vocab_size)}; "
             "hold it with --vocab-size, at the size that the law's runs had."
         )
     if space.vocab_size:
         several = len(space.vocab_size) > 1
         return found_in(space), f"chosen by the law among {list(space.vocab_size)}" if several else "given"
-    if pricing.fit:
-        sizes = vocabularies_of_runs(pricing)
+    if loss_model.fit:
+        sizes = vocabularies_of_runs(loss_model)
         if not sizes:
             raise UserError(
-                f"the record of law '{pricing.name}' has no vocabulary that its runs shared; give its size with "
+                f"the record of law '{loss_model.name}' has no vocabulary that its runs shared; give its size with "
                 "--vocab-size."
             )
         source = f"chosen by the law among {list(sizes)}" if len(sizes) > 1 else "as the law's runs had it"

@@ -7,22 +7,22 @@ import numpy as np
 
 from fits.errors import UserError
 from scaling.plan import LossPoint, Prediction
-from scaling.planner.published_loss_models import pricing_names, published_pricing
+from scaling.planner.published_loss_models import loss_model_names, published_loss_model
 from scaling.planner.search import Search, held_by
 
 
 def prediction_of(found: Search, tokens: int, level: float) -> Prediction:
     """The loss of the chosen shape at ``tokens`` and at earlier ends, by a fit with its draws or by published laws."""
     horizons = np.unique(np.geomspace(max(tokens / 100, 1), tokens, 13).astype(int))
-    if found.pricing.fit:
+    if found.loss_model.fit:
         return _by_fit(found, horizons, level)
     return _by_published(found, horizons)
 
 
 def _by_fit(found: Search, horizons: np.ndarray, level: float) -> Prediction:
-    pricing, fit, shape = found.pricing, found.pricing.fit, found.shape
+    loss_model, fit, shape = found.loss_model, found.loss_model.fit, found.shape
     assert fit is not None
-    variables = pricing.variables(shape, horizons.astype(float), found.text)
+    variables = loss_model.variables(shape, horizons.astype(float), found.text)
     values = fit.predict(**variables)
     low, high = fit.band(level, new_run=False, **variables)
     modes = _modes(fit.predict_draws(**variables) - values)
@@ -34,14 +34,14 @@ def _by_fit(found: Search, horizons: np.ndarray, level: float) -> Prediction:
     end = curve[-1]
     relative = fit.objective.name.startswith("log-")
     return Prediction(
-        quantity="bits_per_byte" if pricing.quantity == "bits_per_byte" else "loss",
+        quantity="bits_per_byte" if loss_model.quantity == "bits_per_byte" else "loss",
         unit=fit.unit,
         value=end.value,
         low=end.low,
         high=end.high,
         interval=f"{level:.0%} bootstrap interval of the law's mean at the plan; it holds only if the law's form does",
         law=fit.law,
-        source=pricing.source,
+        source=loss_model.source,
         curve=curve,
         run_sd=fit.residual_scale * (end.value if relative else 1.0),
     )
@@ -51,7 +51,7 @@ def _by_published(found: Search, horizons: np.ndarray) -> Prediction:
     """The law's loss, between what every law that was fitted to such shapes says; corpora differ, so no interval."""
     tokens = horizons.astype(float)
     others = dict(_opinions(found, tokens))
-    values = np.asarray(found.pricing.loss(found.shape, tokens, found.text))
+    values = np.asarray(found.loss_model.loss(found.shape, tokens, found.text))
     together = np.array([values, *others.values()])
     low, high = together.min(axis=0), together.max(axis=0)
     curve = tuple(
@@ -61,22 +61,22 @@ def _by_published(found: Search, horizons: np.ndarray) -> Prediction:
     listed = ", ".join(f"{name} {loss[-1]:.3f}" for name, loss in others.items())
     return Prediction(
         quantity="loss",
-        unit=found.pricing.unit,
+        unit=found.loss_model.unit,
         value=curve[-1].value,
         low=curve[-1].low,
         high=curve[-1].high,
         interval=f"not an interval but the spread of published laws at this shape and data: {listed}; corpora differ",
-        law=found.pricing.name,
-        source=found.pricing.source,
+        law=found.loss_model.name,
+        source=found.loss_model.source,
         curve=curve,
     )
 
 
 def _opinions(found: Search, tokens: np.ndarray) -> Iterator[tuple[str, Any]]:
-    for name in pricing_names():
-        other = published_pricing(name)
-        same_unit = ("unigram" in other.unit) == ("unigram" in found.pricing.unit)
-        if name == found.pricing.name or not same_unit or (other.holds and not held_by(other, found.shape)):
+    for name in loss_model_names():
+        other = published_loss_model(name)
+        same_unit = ("unigram" in other.unit) == ("unigram" in found.loss_model.unit)
+        if name == found.loss_model.name or not same_unit or (other.holds and not held_by(other, found.shape)):
             continue
         try:
             loss = np.asarray(other.loss(found.shape, tokens, found.text))

@@ -12,11 +12,11 @@ from fits.laws.coefficients import published
 from fits.schema import Count, Schema
 from scaling.plan import Advice
 from scaling.planner.binding_constraints import describe
-from scaling.planner.published_loss_models import published_pricing
+from scaling.planner.published_loss_models import published_loss_model
 from scaling.planner.search import Candidates, finite, held_by, search
 from trainer_small.architecture import Architecture
 
-_PRICING = ("tian", "tian-hoffmann", "joint-moe", "abnar", "krajewski", "flame")
+_LOSS_MODELS = ("tian", "tian-hoffmann", "joint-moe", "abnar", "krajewski", "flame")
 """The laws that are asked about every plan with experts."""
 _SIMILAR = 3.0
 """A model was built with a similar budget when 6 N D is within this factor."""
@@ -64,27 +64,27 @@ def spread(found: Candidates, *, shape: Architecture, tokens: int, besides: str 
         shape, tokens: the plan.
         besides: a law that need not be asked again.
     """
-    for name in _PRICING:
+    for name in _LOSS_MODELS:
         if name == besides:
             continue
-        pricing = published_pricing(name)
+        loss_model = published_loss_model(name)
         try:
-            own = search(pricing, found)
+            own = search(loss_model, found)
         except UserError:  # it was fitted to other shapes than these
             continue
-        decades = pricing.decades(own.shape, float(own.tokens[own.best]), own.text)
-        judges = not pricing.holds or held_by(pricing, shape)
+        decades = loss_model.decades(own.shape, float(own.tokens[own.best]), own.text)
+        judges = not loss_model.holds or held_by(loss_model, shape)
         yield Advice(
             law=f"{name}, priced",
-            source=pricing.source,
+            source=loss_model.source,
             params_active=float(own.shape.params_active),
             params_total=float(own.shape.params_total),
             tokens=float(own.tokens[own.best]),
             loss=float(own.loss[own.best]),
             shape=describe(own.table, own.best),
             regret=finite(own.regret_of(shape, float(tokens))[0]) if judges else None,
-            decades_out_of_range=max(map(abs, decades.values())) if pricing.knows_its_reach else None,
-            note=pricing.note,
+            decades_out_of_range=max(map(abs, decades.values())) if loss_model.knows_its_reach else None,
+            note=loss_model.note,
         )
 
 

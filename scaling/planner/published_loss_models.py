@@ -4,7 +4,7 @@ import numpy as np
 
 from fits.errors import UserError, nearest
 from fits.laws.coefficients import Published, list_published, published
-from scaling.planner.loss_model import Pricing
+from scaling.planner.loss_model import LossModel
 
 _LEVERAGE = "of the dense model with leverage x the FLOPs per token on the same tokens (M/6 parameters)"
 _DENSE = "num_experts == 0"
@@ -40,12 +40,12 @@ _BIND: dict[str, tuple[dict[str, str], str, str]] = {
 _LEVERED = {"tian": "besiroglu", "tian-besiroglu": "besiroglu", "tian-hoffmann": "hoffmann"}
 
 
-def pricing_names() -> list[str]:
+def loss_model_names() -> list[str]:
     """What ``published:NAME`` may name."""
     return [*_LEVERED, *_BIND]
 
 
-def published_pricing(name: str) -> Pricing:
+def published_loss_model(name: str) -> LossModel:
     """A published law as a judge of shapes.
 
     ``tian`` is the efficiency leverage of arXiv 2507.17702 on a dense loss law: at equal tokens, a mixture of experts
@@ -65,7 +65,7 @@ def published_pricing(name: str) -> Pricing:
     if found.record.evidence in ("memory", "secondary"):
         notes.append("coefficients recalled or from another's text, not read in the paper")
     ranges = {key: span for key, span in found.record.range.items() if key != "C"}
-    return Pricing(
+    return LossModel(
         name=name,
         law=found.law,
         coefficients=_row(found),
@@ -79,9 +79,9 @@ def published_pricing(name: str) -> Pricing:
     )
 
 
-def _levered(name: str, dense: Published, leverage: Published) -> Pricing:
+def _levered(name: str, dense: Published, leverage: Published) -> LossModel:
     spans = leverage.record.range
-    return Pricing(
+    return LossModel(
         name=name,
         law=dense.law,
         coefficients=_row(dense),
@@ -99,7 +99,7 @@ def _row(found: Published) -> np.ndarray:
 
 
 def _cannot(name: str) -> UserError:
-    known = pricing_names()
+    known = loss_model_names()
     usable = f"usable are {', '.join(known)}"
     sets = [each for each in list_published() if name in (each.name, each.record.allocation)]
     if not sets:

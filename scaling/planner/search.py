@@ -10,8 +10,8 @@ import numpy as np
 from fits.errors import UserError
 from fits.laws.expression import evaluate, names, parse
 from scaling.cluster.serving import inference_flops
-from scaling.planner.constraints import KEPT, Judge, Limit
-from scaling.planner.loss_model import Pricing, Text
+from scaling.planner.constraints import KEPT, Constraint, Feasibility
+from scaling.planner.loss_model import LossModel, Text
 from scaling.planner.search_space import SearchSpace
 from scaling.planner.shapes import ShapeTable, blocks
 from trainer_small.architecture import Architecture
@@ -47,7 +47,7 @@ class Candidates:
 
     space: SearchSpace
     spending: Spending
-    limits: Sequence[Limit]
+    constraints: Sequence[Constraint]
     table: ShapeTable
     tokens: np.ndarray
     verdict: np.ndarray
@@ -59,13 +59,13 @@ class Candidates:
         return replace(self, table=self.table.take(rows), tokens=self.tokens[rows], verdict=self.verdict[rows])
 
 
-def candidates(space: SearchSpace, spending: Spending, limits: Sequence[Limit]) -> Candidates:
+def candidates(space: SearchSpace, spending: Spending, constraints: Sequence[Constraint]) -> Candidates:
     """Every shape of the space that the budget can train under the limits.
 
     Raises:
         UserError: none is left; says which limits stand in the way.
     """
-    judge, tables, counts_of, verdicts, tried = Judge(limits), [], [], [], 0
+    judge, tables, counts_of, verdicts, tried = Feasibility(constraints), [], [], [], 0
     # A token of the largest shape costs 6 FLOPs a parameter, and it sees ``low`` tokens for each.
     most = (6 * spending.flops / (space.tokens_per_parameter[0] / 2)) ** 0.5 * 1.5
     for block in blocks(space, most_flops_per_token=most):
@@ -79,14 +79,16 @@ def candidates(space: SearchSpace, spending: Spending, limits: Sequence[Limit]) 
     verdict = np.concatenate(verdicts) if verdicts else np.array([], dtype=np.int64)
     if not (verdict == KEPT).any():
         raise judge.contradiction(spending.flops)
-    return Candidates(space, spending, limits, ShapeTable.joined(tables), np.concatenate(counts_of), verdict, tried)
+    return Candidates(
+        space, spending, constraints, ShapeTable.joined(tables), np.concatenate(counts_of), verdict, tried
+    )
 
 
 @dataclass(frozen=True)
 class Search:
     """How a law judges the candidates. ``loss`` has shape [candidates]; ``best`` is the row of the chosen shape."""
 
-    pricing: Pricing
+    loss_model: LossModel
     candidates: Candidates
     usual: np.ndarray
     """Whether a candidate is usual in what the law cannot judge; only such a one is chosen."""
@@ -131,19 +133,21 @@ class Search:
         """The same of any shapes, in the table or not, that spend the budget on ``tokens``."""
         spent = np.atleast_1d(np.asarray(tokens, dtype=float))
         target = np.full(len(spent), self.loss[self.best if to is None else to])
-        return _bisect(lambda factor: self.pricing.loss(of, spent * factor, text or self.text), target)
+        return _bisect(lambda factor: self.loss_model.loss(of, spent * factor, text or self.text), target)
 
     def regret_draws(self, of: Any, tokens: float, *, to: int | None = None, text: Text | None = None) -> np.ndarray:
         """The same of one shape for each draw of the law, [B]."""
         goal = [self.best if to is None else to]
-        target = self.pricing.draws(self.table.take(goal), self.tokens[goal], self.text)[:, 0]
-        return _bisect(lambda factor: self.pricing.draws(of, tokens * factor[:, None], text or self.text)[:, 0], target)
+        target = self.loss_model.draws(self.table.take(goal), self.tokens[goal], self.text)[:, 0]
+        return _bisect(
+            lambda factor: self.loss_model.draws(of, tokens * factor[:, None], text or self.text)[:, 0], target
+        )
 
     def regret_interval(
         self, of: Any, tokens: float, level: float, *, to: int | None = None, text: Text | None = None
     ) -> tuple[float | None, float | None]:
         """Interval of one shape's regret over the draws; an end is None without draws, or where it is infinite."""
-        if not self.pricing.number_of_draws:
+        if not self.loss_model.number_of_draws:
             return None, None
         draws = self.regret_draws(of, tokens, to=to, text=text)
         low, high = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], method="nearest")
@@ -152,7 +156,7 @@ class Search:
     @cached_property
     def flat(self) -> np.ndarray:
         """Rows that reach the lowest loss with at most 1 % more compute than the budget."""
-        return _flat(self.pricing, self.candidates, self.loss, self.allowed)
+        return _flat(self.loss_model, self.candidates, self.loss, self.allowed)
 
     @cached_property
     def contenders(self) -> np.ndarray:
@@ -169,12 +173,12 @@ class Search:
     @cached_property
     def best_of_draws(self) -> np.ndarray:
         """The row that each draw of the law likes best, [B]."""
-        rows, draws = self.contenders, self.pricing.number_of_draws
+        rows, draws = self.contenders, self.loss_model.number_of_draws
         lowest, chosen = np.full(draws, np.inf), np.zeros(draws, dtype=np.int64)
         step = max(_AT_ONCE // max(draws, 1), 1)
         for start in range(0, len(rows) if draws else 0, step):
             some = rows[start : start + step]
-            loss = self.pricing.draws(self.table.take(some), self.tokens[some], self.text)
+            loss = self.loss_model.draws(self.table.take(some), self.tokens[some], self.text)
             index = loss.argmin(axis=1)
             value = loss[np.arange(draws), index]
             better = value < lowest
@@ -187,35 +191,35 @@ class Search:
         return float(low), float(high)
 
 
-def search(pricing: Pricing, found: Candidates) -> Search:
+def search(loss_model: LossModel, found: Candidates) -> Search:
     """Minimise the predicted loss over the candidates, each trained for all of the budget.
 
     Raises:
         UserError: the law prices none of them, or needs a column that a plan cannot give.
     """
-    if pricing.holds:
-        found = found.among(held(pricing, found.table))
+    if loss_model.holds:
+        found = found.among(held(loss_model, found.table))
         if not (found.verdict == KEPT).any():
             raise UserError(
-                f"law '{pricing.name}' prices shapes with {pricing.holds} only, and no candidate is one; "
+                f"law '{loss_model.name}' prices shapes with {loss_model.holds} only, and no candidate is one; "
                 "give a search space that has some, or another law."
             )
-    loss = np.asarray(pricing.loss(found.table, found.tokens, found.spending.text))
-    usual = _usual(pricing, found)
+    loss = np.asarray(loss_model.loss(found.table, found.tokens, found.spending.text))
+    usual = _usual(loss_model, found)
     allowed = usual & (found.verdict == KEPT)
     if not np.isfinite(loss[allowed]).any():
-        raise UserError(f"law '{pricing.name}' gives no finite loss for any candidate; it is asked too far away.")
-    return Search(pricing, found, usual, loss, _suit_hardware(found, loss, _flat(pricing, found, loss, allowed)))
+        raise UserError(f"law '{loss_model.name}' gives no finite loss for any candidate; it is asked too far away.")
+    return Search(loss_model, found, usual, loss, _suit_hardware(found, loss, _flat(loss_model, found, loss, allowed)))
 
 
-def held(pricing: Pricing, table: ShapeTable) -> np.ndarray:
+def held(loss_model: LossModel, table: ShapeTable) -> np.ndarray:
     """The rows that a law was fitted to."""
-    return np.flatnonzero(held_by(pricing, table))
+    return np.flatnonzero(held_by(loss_model, table))
 
 
-def held_by(pricing: Pricing, of: Any) -> Any:
+def held_by(loss_model: LossModel, of: Any) -> Any:
     """Whether a shape, or each of a table, is of the kind that a law was fitted to."""
-    condition = parse(pricing.holds, conditions=True)
+    condition = parse(loss_model.holds, conditions=True)
     return evaluate(condition, {name: getattr(of, name) for name in names(condition)})
 
 
@@ -224,7 +228,7 @@ def finite(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _usual(pricing: Pricing, found: Candidates) -> np.ndarray:
+def _usual(loss_model: LossModel, found: Candidates) -> np.ndarray:
     """Candidates with the depth, heads, dense layers and shared experts that published models have.
 
     A law that sees these through parameter counts only would take the cheapest, such as a model of few heads: it cannot
@@ -239,16 +243,16 @@ def _usual(pricing: Pricing, found: Candidates) -> np.ndarray:
     }
     usual = np.ones(len(table), dtype=bool)
     for name, ordinary in judgements.items():
-        if name not in pricing.sees and (usual & ordinary & kept).any():
+        if name not in loss_model.sees and (usual & ordinary & kept).any():
             usual &= ordinary
     return usual
 
 
-def _flat(pricing: Pricing, found: Candidates, loss: np.ndarray, allowed: np.ndarray) -> np.ndarray:
+def _flat(loss_model: LossModel, found: Candidates, loss: np.ndarray, allowed: np.ndarray) -> np.ndarray:
     """Allowed rows that 1 % more compute brings to the lowest loss among them."""
     lowest = float(loss[allowed].min())
     near = np.flatnonzero(allowed & (loss <= lowest + 0.05 * abs(lowest)))
-    more = pricing.loss(found.table.take(near), found.tokens[near] * (1 + FLAT), found.spending.text)
+    more = loss_model.loss(found.table.take(near), found.tokens[near] * (1 + FLAT), found.spending.text)
     return near[more <= lowest]
 
 

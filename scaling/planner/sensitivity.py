@@ -24,7 +24,7 @@ _FEW = 12
 """Routing choices of a sweep up to which each is a neighbour as a whole."""
 
 
-def neighbours(found: Search, level: float, *, each_side: int = 2) -> Iterator[Neighbour]:
+def sensitivity(found: Search, level: float, *, each_side: int = 2) -> Iterator[Neighbour]:
     """The nearest values tried on each side of every number of the plan, with what they cost.
 
     Args:

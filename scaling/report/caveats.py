@@ -9,7 +9,7 @@ from scaling.report.evidence import Evidence
 from scaling.report.numbers import about, share, short
 
 
-def doubts(material: Material, found: Evidence) -> list[str]:
+def caveats(material: Material, found: Evidence) -> list[str]:
     """One sentence a doubt that applies."""
     return [*_extrapolation(material), *_intervals(material), *_law(material), *_runs(found), *_second(material)]
 

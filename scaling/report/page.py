@@ -12,7 +12,7 @@ from fits import Fit
 from scaling.plan import Advice, TrainingPlan
 from scaling.report import numbers
 from scaling.report.answer import accounts, alarms, card, decisions, headline, model_name, recipe
-from scaling.report.caveats import doubts
+from scaling.report.caveats import caveats
 from scaling.report.charts.plan import curve_chart, reach_chart, regret_chart, spread_chart
 from scaling.report.charts.svg import Chart
 from scaling.report.collect import Material
@@ -54,7 +54,7 @@ def render(material: Material) -> str:
         "accounts": [(model_name(plan.model), accounts(plan)) for plan in plans],
         "conventions": plans[0].conventions if plans else {},
         "warnings": list(_warnings(material)),
-        "doubts": doubts(material, found),
+        "doubts": caveats(material, found),
         "next_runs": what_to_run_next(material, found),
         "purchase": worth_buying(material),
         "provenance": list(provenance(material)),

@@ -6,7 +6,7 @@ import numpy as np
 
 from fits import next_runs
 from fits.errors import UserError
-from scaling.planner.loss_model import law_variables, pricing_of_fit
+from scaling.planner.loss_model import fitted_loss_model, law_variables
 from scaling.planner.search_space import space_of_sweep
 from scaling.report.bytes_per_token import bytes_per_token
 from scaling.report.collect import Material
@@ -23,7 +23,7 @@ _SHOWN, _LEAST_GAIN = 6, 0.02
 
 
 @dataclass(frozen=True)
-class Worth:
+class RunValue:
     """One run that could be bought next."""
 
     shape: Architecture
@@ -38,7 +38,7 @@ class Purchase:
     """How uncertain the plan's loss is now (a fraction, one standard error), and what would help, best buy first."""
 
     error: float
-    runs: list[Worth]
+    runs: list[RunValue]
 
 
 def worth_buying(material: Material) -> Purchase | None:
@@ -49,7 +49,7 @@ def worth_buying(material: Material) -> Purchase | None:
     law, sweep, plan = material.law, material.sweep, material.plan
     if law is None or sweep is None or plan is None or len(law.draws) < 30:
         return None
-    rate = bytes_per_token(material) if "train_bytes" in pricing_of_fit(law).sees else None
+    rate = bytes_per_token(material) if "train_bytes" in fitted_loss_model(law).sees else None
     length = sweep.runs[0].training.sequence_length
     longest = max(run.training.tokens_trained for run in sweep.runs)
     runs = [(shape, longest * times) for shape in _shapes(material) for times in _LONGER]
@@ -73,7 +73,7 @@ def worth_buying(material: Material) -> Purchase | None:
     except UserError:
         return None  # no scatter, or no draws to speak of
     best = [each for each in ranked if each.gain >= _LEAST_GAIN][:_SHOWN]
-    return Purchase(error, [Worth(*runs[affordable[each.index]], each.cost, each.gain) for each in best])
+    return Purchase(error, [RunValue(*runs[affordable[each.index]], each.cost, each.gain) for each in best])
 
 
 def _shapes(material: Material) -> list[Architecture]:

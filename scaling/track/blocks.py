@@ -6,7 +6,7 @@ import numpy as np
 
 from scaling.cluster.run import run_of
 from scaling.plan import TrainingPlan
-from scaling.track.predicted_curve import Promise
+from scaling.track.predicted_curve import PredictedCurve
 
 GAP_DRIFT = 0.003
 """Standard deviation of the gap's change over a factor e of tokens, as a fraction of the final loss."""
@@ -37,7 +37,7 @@ class Blocks:
     def residual(self) -> np.ndarray:
         return self.loss - self.expected
 
-    def covariance(self, curve: Promise, gap: tuple[float, float]) -> np.ndarray:
+    def covariance(self, curve: PredictedCurve, gap: tuple[float, float]) -> np.ndarray:
         modes = curve.mode(self.tokens)
         drift = GAP_DRIFT * curve.end * np.log(self.tokens / self.tokens[-1]) * self.height
         return (
@@ -56,7 +56,7 @@ class Blocks:
 
 def blocks_of(
     plan: TrainingPlan,
-    curve: Promise,
+    curve: PredictedCurve,
     tokens: np.ndarray,
     loss: np.ndarray,
     decayed: np.ndarray,

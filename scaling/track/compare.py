@@ -18,7 +18,7 @@ import numpy as np
 from scaling.plan import TrainingPlan
 from scaling.track.blocks import Blocks, blocks_of, has_diverged, spikes_of
 from scaling.track.log import Log
-from scaling.track.predicted_curve import Promise
+from scaling.track.predicted_curve import PredictedCurve
 from scaling.track.units import in_plan_unit
 
 USUAL_GAP = (0.03, 0.015)
@@ -88,7 +88,7 @@ def compare(
     Raises:
         UserError: the plan has no curve, or the log's unit cannot be told or brought into the plan's.
     """
-    curve = Promise.of(plan, run_sd)
+    curve = PredictedCurve.of(plan, run_sd)
     notes = [*log.notes, *curve.notes]
     gap = gap or (USUAL_GAP[0] * curve.end, USUAL_GAP[1] * curve.end)
     comparable = (log.tokens >= curve.tokens[0]) & (log.tokens <= 1.02 * curve.tokens[-1])
@@ -175,7 +175,7 @@ def _reach(alarm: float, degrees: int, power: float = 0.8) -> float:
     return float(brentq(lambda size: ncx2.sf(limit, degrees, size**2) - power, 0.1, 10))  # pyright: ignore
 
 
-def _end(blocks: Blocks, covariance: np.ndarray, curve: Promise) -> tuple[float, float]:
+def _end(blocks: Blocks, covariance: np.ndarray, curve: PredictedCurve) -> tuple[float, float]:
     """Mean and standard deviation of the final loss, given the blocks."""
     last = curve.modes[:, -1]
     shared = last @ curve.mode(blocks.tokens) + curve.run_sd**2
@@ -185,7 +185,7 @@ def _end(blocks: Blocks, covariance: np.ndarray, curve: Promise) -> tuple[float,
 
 
 def _nothing(
-    plan: TrainingPlan, curve: Promise, log: Log, level: float, gap: tuple[float, float], notes: list[str]
+    plan: TrainingPlan, curve: PredictedCurve, log: Log, level: float, gap: tuple[float, float], notes: list[str]
 ) -> Comparison:
     z = NormalDist().inv_cdf((1 + level) / 2)
     half = z * curve.end_sd

@@ -14,7 +14,7 @@ USUAL_RUN_SD = 0.003
 
 
 @dataclass(frozen=True)
-class Promise:
+class PredictedCurve:
     """The promise between its points, in the logarithm of tokens."""
 
     tokens: np.ndarray
@@ -25,7 +25,7 @@ class Promise:
     notes: tuple[str, ...]
 
     @classmethod
-    def of(cls, plan: TrainingPlan, run_sd: float | None) -> "Promise":
+    def of(cls, plan: TrainingPlan, run_sd: float | None) -> "PredictedCurve":
         points, promised = plan.prediction.curve, plan.prediction
         if len(points) < 2:
             raise UserError(

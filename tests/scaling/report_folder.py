@@ -9,16 +9,16 @@ import fits
 from fits.tables.runs import filter_rows, write_runs
 from scaling.plan import (
     Advice,
-    Binding,
+    BindingConstraint,
     Budget,
     Cluster,
     Extrapolation,
-    FrontPoint,
     Layout,
     LayoutEstimate,
     LossPoint,
     Neighbour,
     Optimizer,
+    ParetoPoint,
     Prediction,
     Provenance,
     Range,
@@ -209,10 +209,12 @@ def large_plan() -> TrainingPlan:
         layout=Layout(gpus=1024, pipeline=8, expert=16),
         layout_estimate=LayoutEstimate(memory_gib=97.0, step_seconds=21.5, days=71.0, tflops_per_gpu=391.0),
         binding=(
-            Binding(constraint="max_params_total", limit=520e9, relaxed_to=1040e9, gain=0.12, shape=f"1.0T {HOSTILE}"),
+            BindingConstraint(
+                constraint="max_params_total", limit=520e9, relaxed_to=1040e9, gain=0.12, shape=f"1.0T {HOSTILE}"
+            ),
         ),
         pareto=(
-            FrontPoint(
+            ParetoPoint(
                 shape=f"6144 x 56 {HOSTILE}",
                 loss=1.47,
                 train_flops=2e24,

@@ -19,7 +19,7 @@ from fits.laws import list_laws
 from fits.laws.expression import as_written, evaluate, names, parse
 from scaling.cli import app
 from scaling.plan import TrainingPlan
-from scaling.planner.loss_model import Text, pricing_of_fit
+from scaling.planner.loss_model import Text, fitted_loss_model
 from scaling.planner.planner import plan_for
 from trainer_small.ladder import Experts, Family
 
@@ -153,12 +153,12 @@ def test_whatever_fit_takes_plan_takes(
     fitted = fits.fit(law, frame, bind=bind, bootstrap=20, fix=fix, duplicates="keep")
     assert set(fitted.means) == set(law.variable_names), fitted.warnings
     fitted.save(tmp_path / "law.json")
-    space = few_shapes if pricing_of_fit(fitted).sees_experts else one_routing
+    space = few_shapes if fitted_loss_model(fitted).sees_experts else one_routing
     plan = plan_for(str(tmp_path / "law.json"), 1e20, constraints_file=space, unique_tokens=1e13)
     # The plan's loss is the law's at the plan's own counts, taken by the law's declaration and not by our names.
-    pricing = pricing_of_fit(fitted)
+    loss_model = fitted_loss_model(fitted)
     text = Text(plan.sequence_length, 1e13, lambda size: 4.3)
-    variables = pricing.variables(plan.model, plan.tokens, text)
+    variables = loss_model.variables(plan.model, plan.tokens, text)
     for variable in law.variables:
         unit = fitted.unit_of(variable.name)
         column = means[variable.name]
@@ -225,7 +225,7 @@ def test_a_law_of_one_s_own_plans(
     fix = {name: truth[name] for name in law.parameter_names if name not in free}
     fitted = fits.fit(law, frame, bind=bind, loss="final loss", means=means, bootstrap=20, fix=fix, duplicates="keep")
     fitted.save(tmp_path / "law.json")
-    space = few_shapes if pricing_of_fit(fitted).sees_experts else one_routing
+    space = few_shapes if fitted_loss_model(fitted).sees_experts else one_routing
     plan = plan_for(str(tmp_path / "law.json"), 1e20, constraints_file=space)
     assert plan.tokens > 0
     assert plan.prediction.value == pytest.approx(plan.prediction.curve[-1].value)

@@ -9,14 +9,14 @@ from fits import Fit
 from fits.errors import UserError
 from fits.laws.coefficients import published
 from scaling.cluster.serving import decode_seconds
-from scaling.planner.binding_constraints import bindings
-from scaling.planner.constraints import limits_of
-from scaling.planner.loss_model import Text, law_variables, pricing_of_fit
+from scaling.planner.binding_constraints import binding_constraints
+from scaling.planner.constraints import constraints_of
+from scaling.planner.loss_model import Text, fitted_loss_model, law_variables
 from scaling.planner.pareto_front import pareto_front
-from scaling.planner.published_loss_models import pricing_names, published_pricing
+from scaling.planner.published_loss_models import loss_model_names, published_loss_model
 from scaling.planner.search import FLAT, Search, Spending, candidates, search
 from scaling.planner.search_space import SearchSpace, dense_space, space_of_sweep
-from scaling.planner.sensitivity import neighbours
+from scaling.planner.sensitivity import sensitivity
 from tests.scaling.plans import DEEPSEEK_LIKE
 from tests.scaling.report_folder import made_once
 from trainer_small.architecture import Architecture
@@ -52,7 +52,7 @@ def found(road, law, bytes_per_token) -> Search:
 
 def searched(law: Fit, space: SearchSpace, text: Text, inference_tokens: float = 0.0) -> Search:
     spending = Spending(FLOPS, text, inference_tokens)
-    return search(pricing_of_fit(law), candidates(space, spending, limits_of(space, spending.flops, "h200")))
+    return search(fitted_loss_model(law), candidates(space, spending, constraints_of(space, spending.flops, "h200")))
 
 
 def loss_of(law: Fit, shape: Architecture, tokens: float, bytes_per_token) -> float:
@@ -87,7 +87,7 @@ def test_regret_is_the_compute_that_makes_up_for_the_choice(found, law, bytes_pe
 
 def test_each_draw_finds_the_best_of_all_shapes(found, law):
     rows = np.flatnonzero(found.allowed)
-    everything = found.pricing.draws(found.table.take(rows), found.tokens[rows], found.text)
+    everything = found.loss_model.draws(found.table.take(rows), found.tokens[rows], found.text)
     assert len(found.contenders) <= len(rows)
     chosen = [everything[draw, np.flatnonzero(rows == row)[0]] for draw, row in enumerate(found.best_of_draws)]
     np.testing.assert_allclose(chosen, everything.min(axis=1), rtol=1e-9)
@@ -96,7 +96,7 @@ def test_each_draw_finds_the_best_of_all_shapes(found, law):
 
 
 def test_a_limit_that_binds_says_what_loosening_it_buys(found, road, law, bytes_per_token):
-    caps = {each.constraint: each for each in bindings(found, 0.9)}
+    caps = {each.constraint: each for each in binding_constraints(found, 0.9)}
     cap = caps["max_params_total"]
     assert cap.relaxed_to == 1.5 * 5e6
     space = space_of_sweep(Sweep.load(road / "sweep.yaml")).model_copy(update={"max_params_total": 7.5e6})
@@ -104,7 +104,7 @@ def test_a_limit_that_binds_says_what_loosening_it_buys(found, road, law, bytes_
     again = looser.regret_of(
         looser.table.take([looser.lowest]), looser.tokens[looser.lowest] * (1 - cap.gain), to=looser.lowest
     )
-    less = looser.pricing.loss(
+    less = looser.loss_model.loss(
         looser.table.take([looser.lowest]), looser.tokens[[looser.lowest]] * (1 - cap.gain), looser.text
     )
     assert less[0] == pytest.approx(found.loss[found.lowest], rel=1e-9)
@@ -116,7 +116,7 @@ def test_a_limit_that_binds_says_what_loosening_it_buys(found, road, law, bytes_
 
 def test_a_limit_that_nothing_touches_does_not_bind(road, law, bytes_per_token):
     space = space_of_sweep(Sweep.load(road / "sweep.yaml")).model_copy(update={"max_params_total": 1e12})
-    assert not [*bindings(searched(law, space, Text(128, None, bytes_per_token)), 0.9)]
+    assert not [*binding_constraints(searched(law, space, Text(128, None, bytes_per_token)), 0.9)]
 
 
 def test_scarce_text_counts_as_the_law_of_repeats_says(found, road, law, bytes_per_token):
@@ -127,7 +127,7 @@ def test_scarce_text_counts_as_the_law_of_repeats_says(found, road, law, bytes_p
     plenty, scarce = (searched(law, space, Text(128, unique, bytes_per_token)) for unique in (None, 1e7))
     assert scarce.loss[scarce.best] > plenty.loss[plenty.best]
     assert scarce.tokens[scarce.lowest] < plenty.tokens[plenty.lowest]
-    assert any(each.constraint == "unique_tokens" and each.gain > 0 for each in bindings(scarce, 0.9))
+    assert any(each.constraint == "unique_tokens" and each.gain > 0 for each in binding_constraints(scarce, 0.9))
 
 
 def test_serving_asks_for_a_smaller_model(road, law, bytes_per_token):
@@ -146,7 +146,7 @@ def test_no_point_of_the_front_is_beaten(found):
 
 
 def test_a_neighbour_changes_one_number(found):
-    changes = [*neighbours(found, 0.9)]
+    changes = [*sensitivity(found, 0.9)]
     assert {each.choice for each in changes} >= {"hidden_size", "num_layers", "vocab_size", "experts"}
     for each in changes:
         own = getattr(found.shape, each.choice, None)
@@ -171,12 +171,12 @@ def test_a_granularity_that_a_width_s_rounding_made_is_no_neighbour_of_its_own()
         "constraints",
     )
     found = search(
-        published_pricing("tian"),
-        candidates(space, Spending(2.546e24, Text(4096)), limits_of(space, 2.546e24, "h200", None)),
+        published_loss_model("tian"),
+        candidates(space, Spending(2.546e24, Text(4096)), constraints_of(space, 2.546e24, "h200", None)),
     )
     assert (np.abs(found.column("granularity") - 8.667) < 0.01).any()
     nearest = np.abs(np.log(found.column("granularity")[:, None] / asked)).argmin(axis=1)
-    changes = [each for each in neighbours(found, 0.9) if each.choice == "granularity"]
+    changes = [each for each in sensitivity(found, 0.9) if each.choice == "granularity"]
     assert changes
     for each in changes:
         rows = np.flatnonzero(found.allowed & (nearest == np.abs(np.log(each.value / asked)).argmin()))
@@ -188,16 +188,16 @@ def test_a_granularity_that_a_width_s_rounding_made_is_no_neighbour_of_its_own()
 
 def test_leverage_prices_the_published_model_as_its_paper_says():
     """EL(9/193, 7, 2.548e24) = 9.77, with the law's own C: training FLOPs without embeddings."""
-    pricing, text = published_pricing("tian"), Text(4096)
+    loss_model, text = published_loss_model("tian"), Text(4096)
     per_token = AXK1.flops_per_token(4096) - 6 * 163840 * 7168
-    size = pricing.variables(AXK1, 2.548e24 / per_token, text)["N"]
+    size = loss_model.variables(AXK1, 2.548e24 / per_token, text)["N"]
     assert float(size) / (per_token / 6) == pytest.approx(9.77, rel=0.01)
 
 
 def test_each_law_takes_its_own_count_of_the_same_model():
     tokens, text = 1e13, Text(4096)
     asked = {
-        name: published_pricing(name).variables(AXK1, tokens, text) for name in ("joint-moe", "abnar", "krajewski")
+        name: published_loss_model(name).variables(AXK1, tokens, text) for name in ("joint-moe", "abnar", "krajewski")
     }
     assert float(asked["joint-moe"]["N"]) == AXK1.params_active
     assert float(asked["joint-moe"]["E"]) == pytest.approx(193 / 9)
@@ -213,7 +213,9 @@ def test_the_dense_optimum_of_the_search_is_the_allocation_of_the_law():
 
     space = dense_space(SearchSpace(vocab_size=(32000,)))
     spending = Spending(1e22, Text(2048))
-    best = search(published_pricing("besiroglu"), candidates(space, spending, limits_of(space, spending.flops, "h200")))
+    best = search(
+        published_loss_model("besiroglu"), candidates(space, spending, constraints_of(space, spending.flops, "h200"))
+    )
     smooth = optimal_allocation(surface(published("besiroglu")), 1e22)
     assert best.loss[best.lowest] == pytest.approx(smooth.loss.value, rel=2e-3)
     assert best.table.params_active[best.lowest] == pytest.approx(smooth.size.value, rel=0.2)
@@ -227,10 +229,10 @@ def test_every_priced_law_is_finite_on_a_model_that_it_holds_for():
         dense_space(SearchSpace()).experts[0],
         128256,
     )
-    for name in pricing_names():
-        pricing = published_pricing(name)
-        shape = dense if pricing.holds == "num_experts == 0" else AXK1
-        assert np.isfinite(pricing.loss(shape, 1e12, Text(4096))), name
+    for name in loss_model_names():
+        loss_model = published_loss_model(name)
+        shape = dense if loss_model.holds == "num_experts == 0" else AXK1
+        assert np.isfinite(loss_model.loss(shape, 1e12, Text(4096))), name
 
 
 @pytest.mark.parametrize(
@@ -244,7 +246,7 @@ def test_every_priced_law_is_finite_on_a_model_that_it_holds_for():
 )
 def test_a_law_that_cannot_price_a_shape_says_what_it_gives(name, words):
     with pytest.raises(UserError) as caught:
-        published_pricing(name)
+        published_loss_model(name)
     assert words in str(caught.value)
     assert "besiroglu" in str(caught.value)
 

@@ -27,7 +27,7 @@ from scaling.planner.binding_constraints import describe
 from scaling.planner.constraints import limits_of
 from scaling.planner.loss_model import Text
 from scaling.planner.planner import plan_for
-from scaling.planner.published_loss_models import published_pricing
+from scaling.planner.published_loss_models import published_loss_model
 from scaling.planner.search import Search, Spending, candidates, search
 from scaling.planner.search_space import usual_space
 from trainer_small.architecture import Architecture
@@ -76,7 +76,7 @@ def searched(law: str, **changes: Any) -> Search:
     text = Text(LENGTH, space.unique_tokens)
     spending = Spending(CLUSTER.hardware_flops, text)
     limits = limits_of(space, spending.flops, "h200", CLUSTER.gpus)
-    return search(published_pricing(law), candidates(space, spending, limits))
+    return search(published_loss_model(law), candidates(space, spending, limits))
 
 
 def budgets() -> str:
@@ -220,7 +220,7 @@ def _edits() -> Iterator[tuple[str, dict[str, Any]]]:
 def _relative(found: Search, shape: Architecture) -> float:
     """The extra compute of ``shape`` for the loss of the built model at the same budget."""
     spending = found.candidates.spending
-    goal = float(found.pricing.loss(BUILT, float(spending.tokens(BUILT)), found.text))
+    goal = float(found.loss_model.loss(BUILT, float(spending.tokens(BUILT)), found.text))
     as_goal = dataclasses.replace(found, loss=np.full(len(found.loss), goal))
     return float(as_goal.regret_of(shape, float(spending.tokens(shape)))[0])
 
