@@ -8,10 +8,10 @@ demo: $(INSTALLED)  ## the whole road on real text: runs, laws, plans, configs, 
 	$(BIN)/scaling demo --out demo_out
 
 test: $(INSTALLED)  ## minutes
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 slow: $(INSTALLED)  ## the long tests: the whole demo, storms of kills, every public corpus
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

@@ -5,11 +5,11 @@ import pkgutil
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from tests.places import ROOT
+
 PAGE = ROOT / "docs" / "api.md"
 PACKAGES = ("fits", "trainer_small", "vocab_study", "scaling")
 HEAVY = ("torch", "transformers", "matplotlib", "pandas", "scipy")

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 from fits.tables.columns import COLUMNS
 from scaling.cli import app
+from tests.places import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "docs" / "engines").glob("*.md")])
 BLOCK = re.compile(r"^(?:<!-- (?P<mark>[^>]*) -->\n)?```(?P<kind>[a-z]*)[^\n]*\n(?P<text>.*?)^```", re.M | re.S)
 SLOW = ("tutorial.md", "howto.md", "sweeps.md")

@@ -11,7 +11,7 @@ import fits
 import scaling
 import vocab_study
 from fits.html import card
-from tests.scaling.report_folder import HOSTILE, made_once
+from tests.scaling.report.report_folder import HOSTILE, made_once
 from trainer_small import Sweep
 
 

@@ -16,7 +16,7 @@ from benchmarks.markdown import percent, table
 from fits.files import write_text
 from fits.numbers import count
 from scaling.planner.binding_constraints import describe
-from scaling.planner.constraints import limits_of
+from scaling.planner.constraints import constraints_of
 from scaling.planner.loss_model import Text
 from scaling.planner.published_loss_models import published_loss_model
 from scaling.planner.search import Search, Spending, candidates, search
@@ -114,7 +114,7 @@ def _searched(law: str, shape: Architecture, flops: float, **changes: Any) -> Se
     if not shape.is_moe:
         space = dense_space(space).model_copy(update={"max_params_total": None})
     spending = Spending(flops, Text(LENGTH))
-    return search(published_loss_model(law), candidates(space, spending, limits_of(space, flops, "h200")))
+    return search(published_loss_model(law), candidates(space, spending, constraints_of(space, flops, "h200")))
 
 
 def _cost(found: Search, shape: Architecture, tokens: float) -> float:

@@ -1,9 +1,9 @@
 import json
-from pathlib import Path
 
 import pytest
 
 from fits.errors import UserError
+from tests.places import SHARED
 from trainer_small.architecture import Architecture
 
 SMALL = {
@@ -72,7 +72,7 @@ def test_nonsense_is_refused_in_words(change, words):
 
 
 def test_known_models_exactly():
-    path = Path(__file__).resolve().parents[2].parent / "shared" / "data" / "known_models.json"
+    path = SHARED / "data" / "known_models.json"
     if not path.exists():
         pytest.skip("the shared table of published models is not beside the clone")
     for name, known in json.loads(path.read_text()).items():

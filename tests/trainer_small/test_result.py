@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from fits.errors import UserError
+from tests.places import ROOT
 from trainer_small.model.gemm import gemm_flops_per_second
 from trainer_small.result import read_result
 from trainer_small.runs.checkpoint_files import checkpoints
@@ -23,7 +24,6 @@ from trainer_small.runs.run_warnings import fresh_tokens
 
 RunFolder = Callable[..., Path]
 SameRun = Callable[[Path, Path], None]
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_a_result_has_what_a_sceptic_asks(run_folder: RunFolder) -> None:

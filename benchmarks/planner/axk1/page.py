@@ -24,7 +24,7 @@ from scaling.cluster.budget import cluster_budget
 from scaling.cluster.serving import decode_seconds
 from scaling.plan import Budget, TrainingPlan
 from scaling.planner.binding_constraints import describe
-from scaling.planner.constraints import limits_of
+from scaling.planner.constraints import constraints_of
 from scaling.planner.loss_model import Text
 from scaling.planner.planner import plan_for
 from scaling.planner.published_loss_models import published_loss_model
@@ -75,7 +75,7 @@ def searched(law: str, **changes: Any) -> Search:
     space = usual_space(**{"vocab_size": (BUILT.vocab_size,), "max_params_total": CAP} | changes)
     text = Text(LENGTH, space.unique_tokens)
     spending = Spending(CLUSTER.hardware_flops, text)
-    limits = limits_of(space, spending.flops, "h200", CLUSTER.gpus)
+    limits = constraints_of(space, spending.flops, "h200", CLUSTER.gpus)
     return search(published_loss_model(law), candidates(space, spending, limits))
 
 
