@@ -32,7 +32,8 @@ from fits.tables.runs import filter_rows
 HERE = Path(__file__).resolve().parent
 BIND = {"N": "N", "D": "D"}
 REPEATS = 5
-PACKAGES = ("chinchilla", "simple-scaling-laws", "autograd", "scipy", "pandas")
+PACKAGES = (["chinchilla", "autograd", "scipy", "pandas"], ["--ignore-requires-python", "simple-scaling-laws"])
+"""For pip, in turn: the last asks for Python 3.12 and runs on 3.11, which the others may not be told to disregard."""
 
 
 def cpu(job: Callable[[], object], repeats: int = REPEATS) -> float:
@@ -51,9 +52,8 @@ def peers(frame: pd.DataFrame, python: str | None) -> dict[str, dict[str, Any]]:
         if python is None:
             subprocess.run([sys.executable, "-m", "venv", f"{folder}/venv"], check=True)
             python = f"{folder}/venv/bin/python"
-            # simple-scaling-laws asks for Python 3.12 and runs on 3.11.
-            install = [python, "-m", "pip", "install", "--quiet", "--ignore-requires-python", *PACKAGES]
-            subprocess.run(install, check=True)
+            for packages in PACKAGES:
+                subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
         table, out = Path(folder) / "table.csv", Path(folder) / "peers.json"
         frame.to_csv(table, index=False)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "POLARS_MAX_THREADS": "1"}

@@ -15,7 +15,7 @@ from trainer_small.architecture import Architecture
 from trainer_small.config import DataConfig, RunConfig, TrainingConfig
 from trainer_small.data.token_reader import TokenReader
 from trainer_small.data.tokens import prepare_tokens
-from trainer_small.designs.design import BASE_EXPERTS
+from trainer_small.designs.recipe import BASE_EXPERTS
 from trainer_small.ladder import Family, usual_depth
 from trainer_small.steps.training import Training
 from vocab_study.corpus.corpus import build_corpus

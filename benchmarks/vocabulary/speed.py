@@ -52,7 +52,7 @@ def compare(folder: Path, corpora: Path, sizes: list[int]) -> None:
     print(f"text: {manifest.train.bytes / 1e6:.1f} MB train, {manifest.validation.bytes / 1e6:.1f} MB validation")
     machine = platform.processor() or platform.machine()
     print(f"machine: {machine}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    study = job("study", folder / "corpus", folder / "study", max(sizes))
+    study = job("study", folder / "corpus", folder / "study", *sizes)
     print(f"\n{'job':<44}{'CPU s':>8}{'wall s':>8}{'peak GB':>9}")
     show(f"one study, every size from 257 to {max(sizes)}", study)
     total = 0.0
@@ -111,15 +111,14 @@ def corpus_job(source: str, out: str) -> Callable[[], dict]:
     return lambda: {"bytes": manifest.train.bytes + manifest.validation.bytes}
 
 
-def study_job(corpus: str, out: str, max_size: str) -> Callable[[], dict]:
+def study_job(corpus: str, out: str, *sizes: str) -> Callable[[], dict]:
     from vocab_study.study.make_study import study_vocabulary
 
-    study = study_vocabulary(corpus, out, max_size=int(max_size))
-    sizes = [size for size in map(int, SIZES.split(",")) if size <= int(max_size)]
+    study = study_vocabulary(corpus, out, max_size=max(map(int, sizes)))
 
     def told() -> dict:
         splits = ("train", "validation")
-        tokens = {size: sum(study.at(size, "tokens", split=split) for split in splits) for size in sizes}
+        tokens = {size: sum(study.at(int(size), "tokens", split=split) for split in splits) for size in sizes}
         return {"tokens": tokens, "trainer": study.summary.trainer}
 
     return told
