@@ -10,22 +10,22 @@ from fits.files import read_mapping
 from fits.progress import Progress, unwatched
 from fits.schema import Schema
 from scaling.cluster.faults import faults
-from scaling.cluster.run import Run, differences_of_runs, run_of
+from scaling.cluster.run import Run, run_of
 from scaling.handoff import huggingface
 from scaling.handoff.bridge import write as bridge
 from scaling.handoff.bridge.read import in_fields, read_bridge
+from scaling.handoff.comparison import Proof, differences_of_runs
 from scaling.handoff.export import STACKS
+from scaling.handoff.huggingface import count_with_transformers
 from scaling.handoff.megatron import build as megatron_core
 from scaling.handoff.megatron import write as megatron
 from scaling.handoff.megatron.read import in_flags, read_megatron
 from scaling.handoff.olmo_core import build as olmo_core_build
 from scaling.handoff.olmo_core import write as olmo_core
 from scaling.handoff.olmo_core.read import read_olmo_core
-from scaling.handoff.proof import Proof
 from scaling.handoff.torchtitan import build as torchtitan_build
 from scaling.handoff.torchtitan import write as torchtitan
 from scaling.handoff.torchtitan.read import read_torchtitan
-from scaling.handoff.transformers_count import count_with_transformers
 from scaling.hf.read import read_hf_config
 from scaling.hf.write import differences
 from scaling.installation.extras import NotInstalled

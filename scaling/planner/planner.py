@@ -4,10 +4,13 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+
 from fits import Fit
 from fits.errors import UserError, check_level
+from scaling.cluster.layout.search import search_layouts
 from scaling.plan import Cluster, TrainingPlan
-from scaling.planner.constraints import constraints_of, ranges_of_law
+from scaling.planner.constraints import KEPT, constraints_of, ranges_of_law
 from scaling.planner.law_runs import (
     about_vocabulary,
     bytes_of_runs,
@@ -122,7 +125,6 @@ def plan_for(
     )
     if cluster is None:
         return _checked(with_reasons(draft(found, context), found, context))
-    from scaling.planner.layout_choice import with_layout
 
     found, plan = with_layout(found, cluster, lambda each: draft(each, context))
     return _checked(with_reasons(plan, found, context))
@@ -242,3 +244,35 @@ def _with_vocabulary(
 def _checked(plan: TrainingPlan) -> TrainingPlan:
     """The plan built up by copies, validated as its file would be."""
     return TrainingPlan.model_validate(dict(plan))
+
+
+_SMALLER = 0.93
+"""Where no layout holds a shape, those above this share of its parameters are given up too."""
+
+
+def with_layout(
+    found: Search, cluster: Cluster, draft: Callable[[Search], TrainingPlan]
+) -> tuple[Search, TrainingPlan]:
+    """The best shape that some layout of the cluster holds, and its plan with the fastest layout.
+
+    Raises:
+        UserError: none does; says what the smallest one tried is short of.
+    """
+    while True:
+        plan = draft(found)
+        try:
+            return found, _fastest(plan, cluster)
+        except UserError as error:
+            smaller = found.table.params_total < _SMALLER * plan.model.params_total
+            if not (smaller & (found.candidates.verdict == KEPT)).any():
+                raise UserError(str(error)) from None
+        found = search(found.loss_model, found.candidates.among(np.flatnonzero(smaller)))
+
+
+def _fastest(plan: TrainingPlan, cluster: Cluster) -> TrainingPlan:
+    """The plan with its fastest layout; without the ramp where only the full batch divides over the ranks."""
+    layouts = search_layouts(plan, cluster.gpus, cluster.gpu)
+    if plan.batch_ramp and not len(layouts.feasible):
+        plan = plan.model_copy(update={"batch_ramp": None})
+        layouts = search_layouts(plan, cluster.gpus, cluster.gpu)
+    return layouts.in_plan(plan, layouts.best)

@@ -2,7 +2,7 @@
 
 import hashlib
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,6 @@ from fits.files import write_bytes
 from trainer_small.data.documents import Split, read_documents
 from vocab_study.corpus.corpus import CorpusManifest, GroupSummary, SplitSummary, load_manifest
 from vocab_study.study.study import ALL, Study, StudySummary
-from vocab_study.study.words import WordCount
 from vocab_study.tokenizers.compression import Curve, count_tokens, curve, unmerge
 from vocab_study.tokenizers.merge_tree import MergeTree, cut
 from vocab_study.tokenizers.parity import parity_curves
@@ -238,3 +237,17 @@ def _csv(
     sink = io.BytesIO()
     csv.write_csv(pyarrow.concat_tables(blocks), sink)
     return sink.getvalue()
+
+
+class WordCount:
+    """Counts the words of each group while texts pass by."""
+
+    def __init__(self) -> None:
+        self.words: dict[str, int] = {}
+
+    def watch(self, texts: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+        """The same pairs of group and text; counting starts anew with every call."""
+        self.words = {}
+        for group, text in texts:
+            self.words[group] = self.words.get(group, 0) + len(text.split())
+            yield group, text

@@ -6,9 +6,8 @@ expert-tensor ranks next to each other, then expert, then expert-data.
 
 from typing import Any
 
-from scaling.cluster.layout.assumptions import Assumptions
+from scaling.cluster.layout.assumptions import Assumptions, Speeds
 from scaling.cluster.layout.degrees import Degrees, expert_replicas, plain_replicas
-from scaling.cluster.layout.speeds import Speeds
 from trainer_small.architecture import Architecture
 
 

@@ -1,17 +1,15 @@
 """Bytes on the GPUs of the fullest pipeline stage, by what they are for."""
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from scaling.cluster.layout.activations import kept_by_layer, kept_bytes
-from scaling.cluster.layout.assumptions import Assumptions
+from scaling.cluster.layout.assumptions import Assumptions, Precision
 from scaling.cluster.layout.degrees import Degrees, expert_replicas, plain_replicas, tokens_of
 from scaling.cluster.stages import Stages, fullest, stages_of
 from trainer_small.architecture import Architecture
 
 GIB = 2.0**30
-
-Precision = Literal["bf16", "fp8", "fp32"]
 
 
 @dataclass(frozen=True)

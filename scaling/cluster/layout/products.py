@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from scaling.cluster.layout.assumptions import Speeds
 from scaling.cluster.layout.degrees import Degrees, tokens_of
-from scaling.cluster.layout.speeds import Speeds
 from trainer_small.architecture import Architecture
 
 

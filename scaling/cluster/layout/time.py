@@ -11,11 +11,10 @@ from typing import Any
 from scaling.cluster.hardware import Gpu
 from scaling.cluster.layout import communication
 from scaling.cluster.layout.activations import kept_by_layer
-from scaling.cluster.layout.assumptions import Assumptions
+from scaling.cluster.layout.assumptions import Assumptions, Precision, Speeds
 from scaling.cluster.layout.degrees import Degrees, expert_replicas, plain_replicas, tokens_of
-from scaling.cluster.layout.memory import Precision, bytes_per_parameter, params_on_rank
+from scaling.cluster.layout.memory import bytes_per_parameter, params_on_rank
 from scaling.cluster.layout.products import head_product, products_of_layer
-from scaling.cluster.layout.speeds import Speeds
 from scaling.cluster.stages import Stages, fullest, stages_of
 from trainer_small import counts
 from trainer_small.architecture import Architecture

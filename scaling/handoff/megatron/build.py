@@ -10,10 +10,10 @@ import sys
 from functools import cache
 from typing import Any
 
-from scaling.cluster.run import Run, compared_steps
+from scaling.cluster.run import Run
+from scaling.handoff.comparison import Proof, compared_steps
 from scaling.handoff.megatron.patterns import pipeline_layout
 from scaling.handoff.megatron.write import WSD_SHAPES, recomputation
-from scaling.handoff.proof import Proof
 from scaling.installation.extras import require, run_module
 
 

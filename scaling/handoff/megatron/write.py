@@ -6,7 +6,8 @@ from typing import Any, Literal
 import yaml
 
 from fits.errors import UserError
-from scaling.cluster.run import Run, run_of, shared_by_width, shown_name
+from scaling.cluster.run import Run, run_of, shown_name
+from scaling.handoff.comparison import shared_by_width
 from scaling.handoff.megatron.patterns import layer_pattern, pipeline_layout
 from scaling.handoff.tokenizer import tokenizer_files, tokenizer_omission
 from scaling.plan import TrainingPlan

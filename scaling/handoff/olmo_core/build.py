@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fits.files import read_mapping
-from scaling.cluster.run import Run, compared_steps
-from scaling.handoff.proof import Proof
+from scaling.cluster.run import Run
+from scaling.handoff.comparison import Proof, compared_steps
 from scaling.installation.extras import require, run_module
 
 

@@ -5,8 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from scaling.cluster.run import Run, compared_steps
-from scaling.handoff.proof import Proof
+from scaling.cluster.run import Run
+from scaling.handoff.comparison import Proof, compared_steps
 from scaling.installation.extras import require, run_module
 
 

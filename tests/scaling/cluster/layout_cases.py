@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from scaling.cluster.run import Run
-
 from benchmarks.cluster.published_runs import published, run_of, speeds
+from scaling.cluster.run import Run
 from trainer_small.architecture import Architecture
 
 __all__ = ["MODELS", "PUBLISHED", "a_run", "speeds"]

@@ -4,11 +4,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from scaling.cluster.hardware import gpu
-from scaling.cluster.layout.assumptions import usual_assumptions
+from scaling.cluster.layout.assumptions import Speeds, usual_assumptions
 from scaling.cluster.layout.communication import all_to_all_seconds
 from scaling.cluster.layout.judge import taken
 from scaling.cluster.layout.products import head_product, products_of_layer
-from scaling.cluster.layout.speeds import Speeds
 from scaling.plan import Layout
 from tests.scaling.cluster.layout_cases import MODELS, PUBLISHED, a_run, speeds
 

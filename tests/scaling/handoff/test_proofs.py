@@ -7,6 +7,7 @@ import pytest
 
 from scaling.cluster.run import Run, run_of
 from scaling.handoff.check import check
+from scaling.handoff.comparison import Proof
 from scaling.handoff.export import export
 from scaling.handoff.megatron import build as megatron_core
 from scaling.handoff.megatron import write as megatron
@@ -14,7 +15,6 @@ from scaling.handoff.megatron.read import read_megatron
 from scaling.handoff.olmo_core import build as olmo_core_build
 from scaling.handoff.olmo_core import write as olmo_core
 from scaling.handoff.olmo_core.read import read_olmo_core
-from scaling.handoff.proof import Proof
 from scaling.handoff.torchtitan import build as torchtitan_build
 from scaling.handoff.torchtitan.read import read_torchtitan
 from scaling.installation.extras import NotInstalled

@@ -11,10 +11,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fits.errors import UserError
-from scaling.cluster.run import Run, differences_of_runs, run_of
+from scaling.cluster.run import Run, run_of
 from scaling.handoff import huggingface
 from scaling.handoff.bridge import write as bridge
 from scaling.handoff.bridge.read import read_bridge
+from scaling.handoff.comparison import differences_of_runs
 from scaling.handoff.export import STACKS, export
 from scaling.handoff.megatron import write as megatron
 from scaling.handoff.megatron.patterns import parse_layer_pattern

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fits.errors import UserError
-from scaling.handoff.transformers_count import count_with_transformers
+from scaling.handoff.huggingface import count_with_transformers
 from scaling.hf.model_types import model_types
 from scaling.hf.read import parse_hf_config, read_hf_config
 from scaling.hf.write import hf_config
