@@ -15,7 +15,7 @@ import yaml
 from benchmarks.markdown import table
 from scaling.cluster.hardware import gpu as find_gpu
 from scaling.cluster.layout.assumptions import Assumptions, usual_assumptions
-from scaling.cluster.layout.judge import taken
+from scaling.cluster.layout.estimate import taken
 from scaling.cluster.layout.memory import GIB
 from scaling.cluster.layout.search import search_layouts
 from scaling.cluster.run import Run

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from scaling.cluster.layout.judge import Candidate
+    from scaling.cluster.layout.estimate import Candidate
     from scaling.cluster.layout.search import Layouts
 
 
@@ -143,7 +143,7 @@ def _print_time(found: "Layouts", best: "Candidate") -> None:
 
 
 def _row(found: "Layouts", each: "Candidate", rank: int) -> list[Any]:
-    from scaling.cluster.layout.judge import describe
+    from scaling.cluster.layout.estimate import describe
     from scaling.cluster.layout.memory import GIB
 
     assert each.memory is not None

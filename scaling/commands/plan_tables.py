@@ -68,7 +68,7 @@ def _answer(made: TrainingPlan) -> Iterator[list[str]]:
         f"{quantity(optimizer.learning_rate)}, {quantity(optimizer.weight_decay)} ({made.schedule.kind})",
     ]
     if made.layout and made.layout_estimate:
-        from scaling.cluster.layout.judge import describe
+        from scaling.cluster.layout.estimate import describe
 
         estimate = made.layout_estimate
         yield ["layout", f"{describe(made.layout)} on {made.layout.gpus} GPUs"]

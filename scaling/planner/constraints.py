@@ -124,7 +124,7 @@ class Feasibility:
         self._seen: dict[int, int] = {}
         self._nearest: dict[tuple[int, int], float] = {}
 
-    def judge(self, table: ShapeTable, tokens: np.ndarray) -> np.ndarray:
+    def check(self, table: ShapeTable, tokens: np.ndarray) -> np.ndarray:
         """For each shape: KEPT, the index of the one limit that a stated loosening would satisfy, or -2."""
         values = [np.asarray(limit.of(table, tokens), dtype=float) for limit in self.constraints]
         broken = np.zeros(len(table), dtype=np.int64)

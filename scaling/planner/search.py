@@ -65,12 +65,12 @@ def candidates(space: SearchSpace, spending: Spending, constraints: Sequence[Con
     Raises:
         UserError: none is left; says which limits stand in the way.
     """
-    judge, tables, counts_of, verdicts, tried = Feasibility(constraints), [], [], [], 0
+    feasibility, tables, counts_of, verdicts, tried = Feasibility(constraints), [], [], [], 0
     # A token of the largest shape costs 6 FLOPs a parameter, and it sees ``low`` tokens for each.
     most = (6 * spending.flops / (space.tokens_per_parameter[0] / 2)) ** 0.5 * 1.5
     for block in blocks(space, most_flops_per_token=most):
         tokens = np.asarray(spending.tokens(block), dtype=float)
-        verdict = judge.judge(block, tokens)
+        verdict = feasibility.check(block, tokens)
         rows = np.flatnonzero((verdict >= KEPT) & (tokens > 0))
         tried += len(block)
         tables.append(block.take(rows))
@@ -78,7 +78,7 @@ def candidates(space: SearchSpace, spending: Spending, constraints: Sequence[Con
         verdicts.append(verdict[rows])
     verdict = np.concatenate(verdicts) if verdicts else np.array([], dtype=np.int64)
     if not (verdict == KEPT).any():
-        raise judge.contradiction(spending.flops)
+        raise feasibility.contradiction(spending.flops)
     return Candidates(
         space, spending, constraints, ShapeTable.joined(tables), np.concatenate(counts_of), verdict, tried
     )

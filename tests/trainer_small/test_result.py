@@ -129,6 +129,7 @@ def test_writers_do_not_change_the_run(run_folder: RunFolder, same_run: SameRun)
     same_run(with_writer, without)
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_costs_nothing(run_folder: RunFolder, same_run: SameRun) -> None:
     """The system itself refuses to write more, as it does when a quota or a disk is full."""
     whole, folder = run_folder("whole"), run_folder()

@@ -6,7 +6,7 @@ from pathlib import Path
 from benchmarks.markdown import table
 from fits.errors import UserError
 from scaling.cluster.layout.assumptions import usual_assumptions
-from scaling.cluster.layout.judge import describe as describe_layout
+from scaling.cluster.layout.estimate import describe as describe_layout
 from scaling.cluster.layout.search import Layouts, search_layouts
 from scaling.handoff.export import export
 from scaling.handoff.megatron.read import read_megatron

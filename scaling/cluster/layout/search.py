@@ -10,7 +10,7 @@ from scaling.cluster.hardware import gpu as find_gpu
 from scaling.cluster.layout.assumptions import Assumptions, usual_assumptions
 from scaling.cluster.layout.candidates import RECOMPUTE, Rejected, candidates
 from scaling.cluster.layout.degrees import Columns, data_replicas, micro_batches_of
-from scaling.cluster.layout.judge import Candidate, cannot_interleave, judge, kind_of, taken, too_large
+from scaling.cluster.layout.estimate import Candidate, cannot_interleave, estimate_layout, kind_of, taken, too_large
 from scaling.cluster.layout.megatron_memory import megatron_state_bytes
 from scaling.cluster.layout.memory import GIB
 from scaling.cluster.layout.shortage import why_none
@@ -61,7 +61,7 @@ class Layouts:
         row = self.table.iloc[position]
         degrees = {name: int(row[name]) for name in _DEGREES}
         layout = Layout(gpus=self.gpus, recompute=row["recompute"], **degrees)
-        return judge(self.run, layout, self.gpu, assumptions=self.assumptions)
+        return estimate_layout(self.run, layout, self.gpu, assumptions=self.assumptions)
 
     def only(self, **degrees: int | str | None) -> "Layouts":
         """Those with the degrees given, by the names of ``plan.yaml``; None stands for any.

@@ -6,7 +6,7 @@ from typing import Any
 from scaling.cluster.hardware import Gpu
 from scaling.cluster.layout.assumptions import Assumptions
 from scaling.cluster.layout.bound import least_bytes_per_gpu
-from scaling.cluster.layout.judge import kind_of
+from scaling.cluster.layout.estimate import kind_of
 from scaling.cluster.run import Run
 
 

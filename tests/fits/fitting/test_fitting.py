@@ -337,6 +337,7 @@ def test_a_sharp_objective_on_runs_of_few_kinds_still_ends_at_its_minimum(seed: 
     assert fit.convergence.converged and fit.objective.value <= least * (1 + 1e-9)
 
 
+@pytest.mark.slow
 def test_a_parameter_that_runs_off_to_infinity_is_said_and_a_backtest_goes_on() -> None:
     """Two horizons and scatter: below the cut a term may vanish with its coefficient beyond all numbers."""
     table = fits.read_runs(PROXY_RUNS)

@@ -10,7 +10,7 @@ from scaling.cluster.hardware import gpu
 from scaling.cluster.layout.activations import kept_by_layer, kept_bytes
 from scaling.cluster.layout.assumptions import usual_assumptions
 from scaling.cluster.layout.degrees import Columns, micro_batches_of
-from scaling.cluster.layout.judge import taken
+from scaling.cluster.layout.estimate import taken
 from scaling.cluster.layout.megatron_memory import megatron_state_bytes
 from scaling.cluster.layout.memory import GIB, memory_of, params_on_rank
 from scaling.cluster.stages import chunk_layers, stages_of

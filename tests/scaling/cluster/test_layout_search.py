@@ -13,7 +13,7 @@ from scaling.cluster.hardware import gpu
 from scaling.cluster.layout.assumptions import usual_assumptions
 from scaling.cluster.layout.bound import least_bytes_per_gpu
 from scaling.cluster.layout.candidates import MICRO_BATCHES, RECOMPUTE, VIRTUAL
-from scaling.cluster.layout.judge import describe, judge
+from scaling.cluster.layout.estimate import describe, estimate_layout
 from scaling.cluster.layout.memory import GIB
 from scaling.cluster.layout.search import search_layouts
 from scaling.cluster.run import run_of
@@ -69,7 +69,7 @@ def test_a_small_cluster_is_searched_without_gaps():
             continue
         if 4 % (layout.expert * layout.expert_tensor * layout.pipeline):
             continue
-        if judge(run, layout, "h200").feasible:
+        if estimate_layout(run, layout, "h200").feasible:
             expected.add(values)
     assert listed == expected
     assert listed
@@ -170,13 +170,15 @@ def test_dense_models_have_no_expert_degrees():
 
 def test_one_layout_is_judged_with_its_reason():
     run = a_run(MODELS["Qwen3-30B-A3B"], batch=64)
-    refused = judge(run, Layout(gpus=16, expert=48), "h200")
+    refused = estimate_layout(run, Layout(gpus=16, expert=48), "h200")
     assert "not divisible" in refused.reason
-    small = judge(run, Layout(gpus=2, micro_batch_size=8), "h100")
+    small = estimate_layout(run, Layout(gpus=2, micro_batch_size=8), "h100")
     assert "GiB more than is usable" in small.reason
     assert small.memory is not None
     assert small.time is not None
-    stopped = judge(run, Layout(gpus=16, pipeline=4, virtual_pipeline=2, expert=4, micro_batch_size=8), "h200")
+    stopped = estimate_layout(
+        run, Layout(gpus=16, pipeline=4, virtual_pipeline=2, expert=4, micro_batch_size=8), "h200"
+    )
     assert "micro-batches of a step 2 is not divisible by layout.pipeline 4" in stopped.reason
 
 

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from scaling.cluster.hardware import gpu
 from scaling.cluster.layout.assumptions import Speeds, usual_assumptions
 from scaling.cluster.layout.communication import all_to_all_seconds
-from scaling.cluster.layout.judge import taken
+from scaling.cluster.layout.estimate import taken
 from scaling.cluster.layout.products import head_product, products_of_layer
 from scaling.plan import Layout
 from tests.scaling.cluster.layout_cases import MODELS, PUBLISHED, a_run, speeds

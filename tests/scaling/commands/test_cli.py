@@ -31,6 +31,7 @@ def test_a_user_error_is_one_sentence_and_exit_code_2():
     assert "Traceback" not in result.stderr
 
 
+@pytest.mark.slow
 def test_a_file_that_cannot_be_written_is_named(tmp_path):
     folder = tmp_path / "plan.yaml"
     folder.mkdir()

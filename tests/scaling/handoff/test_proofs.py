@@ -67,6 +67,7 @@ def test_torchtitan_builds_the_package_and_draws_the_curve(
         (DEEPSEEK_LIKE, {**BIG_LAYOUT, "pipeline": 8, "virtual_pipeline": 2, "recompute": "full"}, {"kind": "wsd"}),
     ],
 )
+@pytest.mark.slow
 def test_megatron_core_builds_the_flags_and_draws_the_curve(
     model: dict, layout: dict, schedule: dict, tmp_path: Path
 ) -> None:

@@ -114,6 +114,7 @@ def test_published_laws_make_the_plan_of_the_axk1_case(axk1):
     assert axk1.prediction.low <= axk1.prediction.value <= axk1.prediction.high
 
 
+@pytest.mark.slow
 def test_a_ramp_leads_to_the_batch_in_whole_steps():
     plan = plan_for("published:tian", 1e22, vocab_size=32000, ramp=True)
     ramp = plan.batch_ramp

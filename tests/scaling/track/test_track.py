@@ -39,6 +39,7 @@ def on_curve(rows: int = 300, until: float = 0.5) -> pd.DataFrame:
     return drawn_log(quiet, np.random.default_rng(3), until=until, rows=rows, truth=Truth(gap=0.03))
 
 
+@pytest.mark.slow
 def test_the_alarm_keeps_its_rate_and_sees_a_worse_run() -> None:
     rng = np.random.default_rng(0)
     fired = {1.0: 0, 1.01: 0, 1.02: 0}

@@ -81,6 +81,7 @@ def test_micro_batches_change_memory_not_the_result(run_folder: RunFolder) -> No
     assert first and second and first.loss == pytest.approx(second.loss, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_a_run_ends_with_the_same_bits(run_folder: RunFolder, same_run: SameRun) -> None:
     training = {"tokens": 128 * 250}
     quiet = run_folder("quiet", training=training, checkpoint_seconds=0.05)

@@ -267,6 +267,7 @@ def test_blocks_are_captured_whole_and_once(
 
 @pytest.mark.parametrize("changes", _SHAPES.values(), ids=_SHAPES)
 @pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.slow
 def test_what_is_compiled_computes_the_same(
     tiny_architecture: Callable[..., Architecture], traced: None, changes: dict[str, Any], graphs: bool
 ) -> None:

@@ -198,6 +198,7 @@ def _assert_equal(one: Path, several: Path) -> None:
         assert difference <= (2e-3 if value.is_floating_point() else 0.05) * value.float().norm() + 1e-6, key
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(run_folder: RunFolder) -> None:
     spread, recipe = _SPREAD["sharded, experts over ranks"], _RECIPES["adamw, auxiliary loss, parts"]
     one, two = run_folder("one", **_config(recipe)), run_folder("two", **_config(recipe, parallel=spread))

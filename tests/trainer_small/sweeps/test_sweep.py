@@ -55,6 +55,7 @@ def test_a_sweep_trains_reports_and_is_found_done(sweep_file: MakeSweep, tmp_pat
     assert all(path.stat().st_mtime_ns == written for path, written in results.items())
 
 
+@pytest.mark.slow
 def test_killed_workers_are_replaced(sweep_file: MakeSweep, tmp_path: Path) -> None:
     file, out = sweep_file(2, training={"tokens": 128 * 300}, checkpoint_seconds=0.05), tmp_path / "runs"
     lost: list[str] = []
@@ -93,6 +94,7 @@ def _children() -> list[int]:
     return found
 
 
+@pytest.mark.slow
 def test_ctrl_c_stops_in_good_order_and_the_same_command_carries_on(sweep_file: MakeSweep, tmp_path: Path) -> None:
     file, out = sweep_file(2, training={"tokens": 128 * 300}), tmp_path / "runs"
     command = [

@@ -134,6 +134,7 @@ def test_two_sizes_have_no_optimum():
     assert found.vocab_size is None and found.identified == 0
 
 
+@pytest.mark.slow
 def test_the_interval_of_repeated_runs_holds():
     """Of 200 sweeps with noise, the 90 % interval holds the true best size in 84 to 96 %."""
     best, held = math.log(5000), 0

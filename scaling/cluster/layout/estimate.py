@@ -31,7 +31,7 @@ class Candidate:
         return not self.reason
 
 
-def judge(run: Run, layout: Layout, gpu: str | Gpu, *, assumptions: Assumptions | None = None) -> Candidate:
+def estimate_layout(run: Run, layout: Layout, gpu: str | Gpu, *, assumptions: Assumptions | None = None) -> Candidate:
     """What a layout takes, or the first reason why it cannot be used.
 
     Args:
