@@ -3,7 +3,7 @@
 import math
 
 from fits.numbers import count as _count
-from scaling.commands.console import quantity as _quantity
+from fits.numbers import quantity as _quantity
 
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 _NOTICEABLE = 0.005
