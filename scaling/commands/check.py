@@ -22,10 +22,10 @@ def check(
     Example:
         scaling check main_run
     """
-    from scaling.handoff.check import check as look
+    from scaling.handoff.check import check_configs
 
     with working("checking") as watch:
-        report = look(path, stack or ["all"], progress=watch)
+        report = check_configs(path, stack or ["all"], progress=watch)
     if json:
         print_json(report.model_dump(mode="json"))
     else:

@@ -23,10 +23,10 @@ def export(
     Example:
         scaling export plan.yaml --stack all --out main_run
     """
-    from scaling.handoff.export import export as write
+    from scaling.handoff.export import export_plan
     from scaling.plan import TrainingPlan
 
-    done = write(TrainingPlan.load(plan), [stack], out)
+    done = export_plan(TrainingPlan.load(plan), [stack], out)
     if json:
         print_json([{"stack": one.stack, "target": one.target, "files": [str(path) for path in one.files],
                      "omissions": list(one.omissions)} for one in done])  # fmt: skip

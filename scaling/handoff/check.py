@@ -101,7 +101,7 @@ _READERS = (
 )  # fmt: skip
 
 
-def check(path: str | Path, stacks: Sequence[str] = ("all",), *, progress: Progress = unwatched) -> Report:
+def check_configs(path: str | Path, stacks: Sequence[str] = ("all",), *, progress: Progress = unwatched) -> Report:
     """Check a plan, a stack's file, or a folder of them.
 
     A file is compared, number by number, with the nearest ``plan.yaml`` of the folder it is in or of those above.
@@ -282,7 +282,3 @@ def _compared(subject: str, name: str, package: str, kind: str, total: int, expe
         detail = f"{package} builds {total:,} {kind}parameters, the file says {expected:,}"
         return Check(subject=subject, name=name, status="fault", detail=detail)
     return Check(subject=subject, name=name, status="ok", detail=f"{total:,}")
-
-
-check_configs = check
-"""Its public name: ``scaling.handoff.check`` is this module."""

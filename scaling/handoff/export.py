@@ -29,7 +29,7 @@ class Exported:
     omissions: tuple[str, ...]
 
 
-def export(plan: TrainingPlan, stacks: Sequence[str], out: str | Path) -> list[Exported]:
+def export_plan(plan: TrainingPlan, stacks: Sequence[str], out: str | Path) -> list[Exported]:
     """Write the plan for each stack, with the plan itself beside it as ``plan.yaml``.
 
     One stack is written into ``out``; several are written into a folder each, named after the stack. Of ``all``,
@@ -70,7 +70,3 @@ def export(plan: TrainingPlan, stacks: Sequence[str], out: str | Path) -> list[E
         done.append(Exported(name, stack.TARGET, tuple(folders[name] / file for file in content), tuple(notes)))
     plan.save(Path(out) / "plan.yaml")
     return done
-
-
-export_plan = export
-"""Its public name: ``scaling.handoff.export`` is this module."""

@@ -8,7 +8,7 @@ from fits.errors import UserError
 from scaling.cluster.layout.assumptions import usual_assumptions
 from scaling.cluster.layout.estimate import describe as describe_layout
 from scaling.cluster.layout.search import Layouts, search_layouts
-from scaling.handoff.export import export
+from scaling.handoff.export import export_plan
 from scaling.handoff.megatron.read import read_megatron
 from scaling.hf.count import read_architecture
 from scaling.plan import Budget, Cluster, TrainingPlan
@@ -82,7 +82,7 @@ Megatron-LM has no norm after the MoE block: the export names it among what its 
 def _round_trip(plan: TrainingPlan, stack: str) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         try:
-            (written,) = export(plan, (stack,), folder)
+            (written,) = export_plan(plan, (stack,), folder)
         except UserError as error:
             return ["", "", str(error)]
         files = [each.name for each in written.files if each.name != "plan.yaml"]

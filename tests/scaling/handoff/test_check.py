@@ -19,8 +19,8 @@ from scaling.cli import Commands
 from scaling.cluster.faults import faults as faults_of
 from scaling.commands import check as check_command
 from scaling.commands import export as export_command
-from scaling.handoff.check import Report, check
-from scaling.handoff.export import export
+from scaling.handoff.check import Report, check_configs
+from scaling.handoff.export import export_plan
 from scaling.handoff.megatron import write as megatron
 from scaling.handoff.megatron.read import read_megatron
 from scaling.handoff.torchtitan import write as torchtitan
@@ -49,7 +49,7 @@ def no_stack_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def exported(tmp_path: Path) -> Path:
-    export(training_plan(PROXY, layout=LAYOUT), ["all"], tmp_path)
+    export_plan(training_plan(PROXY, layout=LAYOUT), ["all"], tmp_path)
     return tmp_path
 
 
@@ -60,7 +60,7 @@ def edit(path: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 def test_a_sound_export_passes(exported: Path) -> None:
-    report = check(exported)
+    report = check_configs(exported)
     assert report.ok, faults(report)
     same = {Path(item.subject).name for item in report.checks if item.name == "the same as the plan"}
     assert same == {"config.json", "model_config.yaml", "megatron_bridge.yaml", "config_registry.py"}
@@ -86,11 +86,11 @@ def test_a_sound_export_passes(exported: Path) -> None:
 def test_plans_that_do_not_fit_their_layout(model: dict, layout: dict, message: str | None, tmp_path: Path) -> None:
     plan = training_plan({**PROXY, **model}, layout=layout)
     plan.save(tmp_path / "plan.yaml")
-    found = faults(check(tmp_path / "plan.yaml"))
+    found = faults(check_configs(tmp_path / "plan.yaml"))
     assert message in found if message else not found
     if message:
         with pytest.raises(UserError) as caught:
-            export(plan, ["megatron"], tmp_path / "out")
+            export_plan(plan, ["megatron"], tmp_path / "out")
         assert message in str(caught.value)
 
 
@@ -126,7 +126,7 @@ def test_plans_edited_into_nonsense(change: dict, message: str, tmp_path: Path) 
     for key, value in change.items():
         plan[key] = (plan[key] or {}) | value if isinstance(value, dict) else value
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
-    assert message in faults(check(tmp_path))
+    assert message in faults(check_configs(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -156,7 +156,7 @@ def test_plans_edited_into_nonsense(change: dict, message: str, tmp_path: Path) 
 )
 def test_megatron_files_edited_by_hand(flags: dict, message: str, exported: Path) -> None:
     edit(exported / "megatron" / "model_config.yaml", lambda content: content["MODEL_ARGS"].update(flags))
-    assert message in faults(check(exported))
+    assert message in faults(check_configs(exported))
 
 
 JUNK = st.one_of(st.none(), st.booleans(), st.integers(-3, 70), st.floats(), st.text(max_size=3), st.just([1, {}]))
@@ -206,7 +206,7 @@ def test_junk_in_a_torchtitan_module_is_one_sentence(
 )
 def test_hugging_face_files_edited_by_hand(keys: dict, message: str, exported: Path) -> None:
     edit(exported / "hf" / "config.json", lambda content: content.update(keys))
-    assert message in faults(check(exported))
+    assert message in faults(check_configs(exported))
 
 
 def test_a_misspelt_hugging_face_key_is_a_fault(exported: Path) -> None:
@@ -214,31 +214,31 @@ def test_a_misspelt_hugging_face_key_is_a_fault(exported: Path) -> None:
         content["first_k_dense_repalce"] = content.pop("first_k_dense_replace")
 
     edit(exported / "hf" / "config.json", misspell)
-    assert "did you mean 'first_k_dense_replace'?" in faults(check(exported))
+    assert "did you mean 'first_k_dense_replace'?" in faults(check_configs(exported))
 
 
 def test_a_torchtitan_constant_edited_by_hand(exported: Path) -> None:
     path = exported / "torchtitan" / "training_plan" / "config_registry.py"
     path.write_text(path.read_text().replace("\nSTEPS = 123", "\nSTEPS = 77"))
-    assert "steps is 77, the plan says 123" in faults(check(exported))
+    assert "steps is 77, the plan says 123" in faults(check_configs(exported))
     path.write_text("STEPS = (")
-    assert "not Python" in faults(check(path))
+    assert "not Python" in faults(check_configs(path))
 
 
 def test_a_file_is_compared_with_the_nearest_plan(exported: Path) -> None:
-    export(training_plan(DEEPSEEK_LIKE), ["megatron"], exported / "other")
-    assert check(exported).ok
+    export_plan(training_plan(DEEPSEEK_LIKE), ["megatron"], exported / "other")
+    assert check_configs(exported).ok
     (exported / "other" / "plan.yaml").unlink()
-    assert "model.num_layers is 61, the plan says 5" in faults(check(exported))
+    assert "model.num_layers is 61, the plan says 5" in faults(check_configs(exported))
 
 
 def test_one_file_alone_and_nothing_at_all(exported: Path, tmp_path: Path) -> None:
-    assert check(exported / "megatron" / "model_config.yaml").ok
+    assert check_configs(exported / "megatron" / "model_config.yaml").ok
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"has none of plan\.yaml"):
-        check(tmp_path / "empty")
+        check_configs(tmp_path / "empty")
     with pytest.raises(UserError, match="no such file"):
-        check(tmp_path / "absent.yaml")
+        check_configs(tmp_path / "absent.yaml")
 
 
 def test_the_commands(tmp_path: Path) -> None:
@@ -339,7 +339,7 @@ SABOTAGE: dict[str, dict[str, tuple[dict[str, Any], str]]] = {
 @pytest.fixture(scope="module")
 def pipelined(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pipelined")
-    export(training_plan(OLMO_PROXY, layout=PIPELINED), ["all"], folder)
+    export_plan(training_plan(OLMO_PROXY, layout=PIPELINED), ["all"], folder)
     return folder
 
 
@@ -348,12 +348,12 @@ def test_sabotage_is_seen_without_the_stack(fault: str, stack: str, pipelined: P
     shutil.copytree(pipelined, tmp_path, dirs_exist_ok=True)
     changes, message = SABOTAGE[fault][stack]
     path = tmp_path / stack / FILES[stack]
-    assert stack == "hf" or check(path.parent.parent, [stack]).ok
+    assert stack == "hf" or check_configs(path.parent.parent, [stack]).ok
     if path.suffix == ".py":
         path.write_text(path.read_text() + "".join(f"{name} = {value!r}\n" for name, value in changes.items()))
     else:
         edit(path, lambda content: [put(content, name, value) for name, value in changes.items()])
-    found = faults(check(tmp_path, [stack]))
+    found = faults(check_configs(tmp_path, [stack]))
     assert message in found, found
 
 
@@ -376,7 +376,7 @@ def put(content: dict[str, Any], name: str, value: Any) -> None:
 
 def test_a_stack_that_is_not_installed_is_named_with_its_extra(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    report = check(exported)
+    report = check_configs(exported)
     skipped = {item.name: item.detail for item in report.checks if item.status == "skipped"}
     assert report.ok and len(report.checks) > 15
     assert "[megatron]'" in skipped["parameters by megatron-core"]
@@ -385,7 +385,7 @@ def test_a_stack_that_is_not_installed_is_named_with_its_extra(exported: Path, m
 
 
 def test_one_stack_alone(exported: Path) -> None:
-    report = check(exported, ["hf"])
+    report = check_configs(exported, ["hf"])
     assert {Path(item.subject).name for item in report.checks} == {"plan.yaml", "config.json"}
     with pytest.raises(UserError, match=r"--stack is 'hff' \(did you mean 'hf'\?\)"):
-        check(exported, ["hff"])
+        check_configs(exported, ["hff"])

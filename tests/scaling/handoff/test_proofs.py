@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from scaling.cluster.run import Run, run_of
-from scaling.handoff.check import check
+from scaling.handoff.check import check_configs
 from scaling.handoff.comparison import Proof
-from scaling.handoff.export import export
+from scaling.handoff.export import export_plan
 from scaling.handoff.megatron import build as megatron_core
 from scaling.handoff.megatron import write as megatron
 from scaling.handoff.megatron.read import read_megatron
@@ -45,7 +45,7 @@ def test_torchtitan_builds_the_package_and_draws_the_curve(
     model: dict, layout: dict, kind: str, tmp_path: Path
 ) -> None:
     plan = training_plan(model, layout=layout, schedule={**SCHEDULE, "kind": kind})
-    export(plan, ["torchtitan"], tmp_path)
+    export_plan(plan, ["torchtitan"], tmp_path)
     path = tmp_path / "training_plan" / "config_registry.py"
     run = read_torchtitan(path, gpus=layout["gpus"])
     try:
@@ -73,7 +73,7 @@ def test_megatron_core_builds_the_flags_and_draws_the_curve(
 ) -> None:
     lengths = {"warmup_tokens": 2_000_000, "decay_tokens": 5_000_000}
     plan = training_plan(model, layout=layout, schedule=lengths | schedule, tokens=30_000_000, batch_tokens=128 * 1024)
-    export(plan, ["megatron"], tmp_path)
+    export_plan(plan, ["megatron"], tmp_path)
     try:
         proof = megatron_core.prove(read_megatron(tmp_path / megatron.FILE))
     except NotInstalled as missing:
@@ -86,7 +86,7 @@ def test_megatron_core_builds_the_flags_and_draws_the_curve(
 )
 def test_olmo_core_builds_the_dictionaries_and_draws_the_curve(schedule: dict, tmp_path: Path) -> None:
     plan = training_plan(OLMOE, layout={"gpus": 16, "pipeline": 2, "expert": 4}, schedule=SCHEDULE | schedule)
-    export(plan, ["olmo-core"], tmp_path)
+    export_plan(plan, ["olmo-core"], tmp_path)
     path = tmp_path / olmo_core.FILE
     try:
         proof = olmo_core_build.prove(path, read_olmo_core(path, gpus=16))
@@ -98,8 +98,8 @@ def test_olmo_core_builds_the_dictionaries_and_draws_the_curve(schedule: dict, t
 @pytest.mark.parametrize("stack", ["hf", pytest.param("megatron-bridge", marks=pytest.mark.slow), "olmo-core"])
 def test_check_asks_the_stacks_that_are_here(stack: str, tmp_path: Path) -> None:
     model, total = (AXK1, "518,983,052,288") if stack == "hf" else (OLMOE, "10,374,208")
-    export(training_plan(model), [stack], tmp_path)
-    report = check(tmp_path, [stack])
+    export_plan(training_plan(model), [stack], tmp_path)
+    report = check_configs(tmp_path, [stack])
     assert report.ok, report.faults
     proven = [item for item in report.checks if " by " in item.name]
     if any(item.status == "skipped" for item in proven):
@@ -109,9 +109,9 @@ def test_check_asks_the_stacks_that_are_here(stack: str, tmp_path: Path) -> None
 
 def test_what_only_the_stack_can_see_is_a_fault(tmp_path: Path) -> None:
     pytest.importorskip("olmo_core", reason="pip install 'moe-scaling[olmo-core]'")
-    export(training_plan(OLMOE), ["olmo-core"], tmp_path)
+    export_plan(training_plan(OLMOE), ["olmo-core"], tmp_path)
     path = tmp_path / olmo_core.FILE
     path.write_text(path.read_text().replace("lb_loss_weight: null", "latent_moe: {latent_dim: 8}"))
     (tmp_path / "plan.yaml").unlink()
-    report = check(path)
+    report = check_configs(path)
     assert "OLMo-core builds" in " ".join(fault.detail for fault in report.faults)

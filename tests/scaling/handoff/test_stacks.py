@@ -16,7 +16,7 @@ from scaling.handoff import huggingface
 from scaling.handoff.bridge import write as bridge
 from scaling.handoff.bridge.read import read_bridge
 from scaling.handoff.comparison import differences_of_runs
-from scaling.handoff.export import STACKS, export
+from scaling.handoff.export import STACKS, export_plan
 from scaling.handoff.megatron import write as megatron
 from scaling.handoff.megatron.patterns import parse_layer_pattern
 from scaling.handoff.megatron.read import read_megatron
@@ -98,7 +98,7 @@ def test_what_a_stack_is_given_reads_back_as_the_plan(
     gpus = plan.layout.gpus if plan.layout else None
     for name, stack in STACKS.items():
         try:
-            export(plan, [name], folder)
+            export_plan(plan, [name], folder)
         except UserError as error:
             refusals = ("cannot be given to", "no Hugging Face class", "micro-batches of a step")
             assert any(text in str(error) for text in refusals)
@@ -118,19 +118,19 @@ def test_what_a_stack_is_given_reads_back_as_the_plan(
 
 def test_all_stacks_get_a_folder_each_and_one_gets_the_folder(tmp_path: Path) -> None:
     plan = training_plan(PROXY, layout=LAYOUT)
-    export(plan, ["all"], tmp_path / "all")
+    export_plan(plan, ["all"], tmp_path / "all")
     written = {str(path.relative_to(tmp_path / "all")) for path in (tmp_path / "all").rglob("*") if path.is_file()}
     assert written == {
         "plan.yaml", "hf/config.json", "megatron/model_config.yaml", "torchtitan/training_plan/__init__.py",
         "torchtitan/training_plan/config_registry.py", "megatron-bridge/megatron_bridge.yaml",
     }  # fmt: skip
-    export(plan, ["hf"], tmp_path / "one")
+    export_plan(plan, ["hf"], tmp_path / "one")
     assert {path.name for path in (tmp_path / "one").iterdir()} == {"plan.yaml", "config.json"}
 
 
 def test_all_leaves_out_the_stack_that_cannot_and_says_why(tmp_path: Path) -> None:
     plan = training_plan({**DEEPSEEK_LIKE, "moe_output_norm": True})
-    done = {one.stack: one for one in export(plan, ["all"], tmp_path)}
+    done = {one.stack: one for one in export_plan(plan, ["all"], tmp_path)}
     assert done["hf"].files and done["megatron"].files and not done["torchtitan"].files
     assert "model.moe_output_norm True cannot be given" in done["torchtitan"].omissions[0]
     assert not (tmp_path / "torchtitan").exists()
@@ -194,7 +194,7 @@ def test_what_a_stack_cannot_say_is_refused_and_nothing_is_written(
     stack: str, change: dict, message: str, tmp_path: Path
 ) -> None:
     with pytest.raises(UserError) as caught:
-        export(training_plan({**PROXY, **change}), [stack], tmp_path / "out")
+        export_plan(training_plan({**PROXY, **change}), [stack], tmp_path / "out")
     assert message in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -217,14 +217,14 @@ def test_the_tokenizer_goes_with_every_export(tmp_path: Path) -> None:
     made.save(str(tmp_path / "tokenizer.json"))
     choice = {"vocab_size": 4, "file": str(tmp_path / "tokenizer.json"), "source": "test"}
     plan = training_plan(PROXY, tokenizer=choice)
-    export(plan, ["all"], tmp_path / "out")
+    export_plan(plan, ["all"], tmp_path / "out")
     for place in ("hf", "megatron/tokenizer", "torchtitan/tokenizer"):
         assert (tmp_path / "out" / place / "tokenizer.json").is_file()
     transformers = pytest.importorskip("transformers")
     loaded = transformers.AutoTokenizer.from_pretrained(tmp_path / "out" / "hf")
     assert loaded("abba<|endoftext|>")["input_ids"] == [3, 2, 1, 0] and loaded.eos_token_id == 0
     with pytest.raises(UserError, match=r"has 4 tokens but tokenizer\.vocab_size is 5"):
-        export(training_plan(PROXY, tokenizer=choice | {"vocab_size": 5}), ["hf"], tmp_path / "wrong")
+        export_plan(training_plan(PROXY, tokenizer=choice | {"vocab_size": 5}), ["hf"], tmp_path / "wrong")
     absent = training_plan(PROXY, tokenizer=choice | {"file": "gone/tokenizer.json"})
     assert any("gone/tokenizer.json is not on this machine" in note for note in huggingface.omissions(absent))
 

@@ -177,11 +177,11 @@ def test_runs_that_are_not_done_are_named(folder: Path, tmp_path: Path) -> None:
 
 
 def test_an_exported_config_is_read_back_and_counted(folder: Path, tmp_path: Path) -> None:
-    from scaling.handoff.export import export
+    from scaling.handoff.export import export_plan
 
     plan = TrainingPlan.load(folder / "plan.yaml")
     plan.save(tmp_path / "plan.yaml")
-    export(plan, ["all"], tmp_path / "configs")
+    export_plan(plan, ["all"], tmp_path / "configs")
     text = text_of(write_report(tmp_path, tmp_path / "report.html").read_text())
     assert text.count("the plan's to the last one") == 3
     assert "transformers" in text
