@@ -345,7 +345,7 @@ class TrainingPlan(Schema):
 
     def _repr_html_(self) -> str:
         """The answer, each decision's interval, what it costs to be off, and the warnings."""
-        model, promise = self.model, self.prediction
+        model, predicted = self.model, self.prediction
         rows = [
             ["parameters", f"{count(model.params_total)}, {count(model.params_active)} active"],
             ["shape", f"{model.hidden_size} wide, {model.num_layers} layers, {model.num_attention_heads} heads"],
@@ -359,8 +359,9 @@ class TrainingPlan(Schema):
             ["learning rate", quantity(self.optimizer.learning_rate)],
             ["training FLOPs", f"{self.budget.train_flops:.4g}"],
             [
-                f"predicted {promise.quantity}",
-                f"{promise.value:.4f} ({promise.low:.4f} to {promise.high:.4f}) {promise.unit}; {promise.interval}",
+                f"predicted {predicted.quantity}",
+                f"{predicted.value:.4f} ({predicted.low:.4f} to {predicted.high:.4f}) {predicted.unit}; "
+                f"{predicted.interval}",
             ],
             ["beyond the law's runs", f"{self.extrapolation.decades_in_train_flops:.1f} decades of compute"],
         ]

@@ -7,7 +7,7 @@ import argparse
 
 from benchmarks.gpu.shapes import run_config, six_shapes
 from scaling.commands.console import print_table
-from trainer_small.steps.memory_estimate import footprint, largest_micro_batch, with_micro_batch
+from trainer_small.steps.memory_estimate import largest_micro_batch, memory_estimate, with_micro_batch
 
 _PARTS = (4096, 16384, 65536)
 _GIB = 2**30
@@ -24,7 +24,7 @@ def main() -> None:
         if options.only not in shape.name:
             continue
         run = run_config(shape, "cuda", compiled=False)
-        parts = [footprint(with_micro_batch(run, tokens), cuda=True) for tokens in _PARTS]
+        parts = [memory_estimate(with_micro_batch(run, tokens), cuda=True) for tokens in _PARTS]
         largest = [largest_micro_batch(run, free) for free in _FREE.values()]
         rows.append(
             [

@@ -10,7 +10,7 @@ from benchmarks.gpu.shapes import Shape, run_config, six_shapes, tiny
 from benchmarks.gpu.subjects import our_pieces, their_pieces
 from benchmarks.gpu.timing import clean, gemm_flops, seconds_of, time_split
 from scaling.cluster.hardware import gpus
-from trainer_small.steps.memory_estimate import Footprint, footprint, largest_micro_batch, with_micro_batch
+from trainer_small.steps.memory_estimate import MemoryEstimate, largest_micro_batch, memory_estimate, with_micro_batch
 
 TRAINERS = ("ours compiled", "transformers compiled", "ours eager")
 """The most valuable first: all shapes of one, then all of the next."""
@@ -28,17 +28,17 @@ def data_sheet_flops(device: torch.device) -> float | None:
     return next((each.peak_flops for key, each in gpus().items() if key in name), None)
 
 
-def predict(shape: Shape, free: float) -> tuple[int, Footprint] | None:
+def predict(shape: Shape, free: float) -> tuple[int, MemoryEstimate] | None:
     """The largest micro-batch by prediction, tokens, and what it is said to take; None when none fits."""
     run = run_config(shape, "cuda", compiled=True)
     micro = largest_micro_batch(run, free)
     if micro is None:
         return None
     micro = min(micro, _MOST_TOKENS)
-    return micro, footprint(with_micro_batch(run, micro), cuda=True)
+    return micro, memory_estimate(with_micro_batch(run, micro), cuda=True)
 
 
-def their_micro(shape: Shape, micro: int, said: Footprint, free: float) -> int:
+def their_micro(shape: Shape, micro: int, said: MemoryEstimate, free: float) -> int:
     """A part that transformers' model should fit: its activations are half again ours, and it holds all logits."""
     held = 2 * said.weights + said.optimizer
     per_token = 1.5 * max(0, said.tensors - held) / micro + 14 * shape.vocab_size
@@ -78,7 +78,7 @@ def _measure(
     shape: Shape,
     trainer: str,
     device: torch.device,
-    prediction: tuple[int, Footprint],
+    prediction: tuple[int, MemoryEstimate],
     share: int,
     free: float,
     *,

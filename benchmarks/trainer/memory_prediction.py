@@ -21,7 +21,7 @@ from trainer_small.data.tokens import prepare_tokens
 from trainer_small.machine.memory import LARGE_PAGES
 from trainer_small.machine.numerics import processor_name
 from trainer_small.result import Result
-from trainer_small.steps.memory_estimate import footprint
+from trainer_small.steps.memory_estimate import memory_estimate
 
 DENSE = {"vocab_size": 8192, "hidden_size": 256, "num_layers": 4, "num_attention_heads": 4, "dense_ffn_size": 768}
 SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
@@ -140,7 +140,7 @@ def main() -> None:
         tokens = make_tokens(Path(folder))
         for at, name in enumerate([options.only] if options.only else SHAPES):
             config = config_of(name, tokens, compiled=options.compile)
-            predicted = footprint(config)
+            predicted = memory_estimate(config)
             (run := Path(folder, f"run-{at}")).mkdir()
             taken = measure(config, run, room=options.room)
             parts = predicted.tensors, predicted.total, taken

@@ -112,11 +112,11 @@ def compare(
     from fits.numbers import count
     from scaling.commands.console import print_json, print_table, say
 
-    opinions, spread = allocations(flops)
+    found, spread = allocations(flops)
     if as_json:
         from dataclasses import asdict
 
-        print_json({"flops": flops, "opinions": [asdict(each) for each in opinions], "spread": spread})
+        print_json({"flops": flops, "opinions": [asdict(each) for each in found], "spread": spread})
         return
     print_table(
         ["law", "models", "N or N_active", "D", "D/N", "decades beyond", "evidence"],
@@ -130,10 +130,10 @@ def compare(
                 "?" if each.decades_beyond is None else f"{each.decades_beyond:.1f}",
                 each.evidence,
             ]
-            for each in opinions
+            for each in found
         ],
     )
-    for each in opinions:
+    for each in found:
         if each.note:
             say(f"{each.name}: {each.note}")
     say(f"They differ by a factor of {spread:.2g} in size: show the spread, never one number.")

@@ -138,13 +138,13 @@ def cost(
 def _peak_bytes(run: "RunSpec", card: "Gpu | None") -> int:
     """Most memory that the run takes here or on the card, where its micro-batch is the largest that fits."""
     from scaling.commands.sweep_tables import size
-    from trainer_small.steps.memory_estimate import footprint, largest_micro_batch, with_micro_batch
+    from trainer_small.steps.memory_estimate import largest_micro_batch, memory_estimate, with_micro_batch
 
     if card is None:
-        return footprint(run).total
+        return memory_estimate(run).total
     training = run.training
     micro = training.micro_batch_tokens or largest_micro_batch(run, card.memory_bytes) or training.sequence_length
-    peak = footprint(with_micro_batch(run, micro), cuda=True).total
+    peak = memory_estimate(with_micro_batch(run, micro), cuda=True).total
     if peak > card.memory_bytes:
         note(
             f"run {run.run_id} takes {size(peak)} with {micro} tokens at a time and the card has "

@@ -89,15 +89,15 @@ def spread(found: Candidates, *, shape: Architecture, tokens: int, besides: str 
 
 
 def _allocations(train_flops: float) -> Iterator[Advice]:
-    for opinion in allocations(train_flops)[0]:
+    for allocation in allocations(train_flops)[0]:
         yield Advice(
-            law=opinion.name,
-            source=opinion.source,
-            params_active=opinion.params,
-            tokens=opinion.tokens,
-            loss=opinion.loss,
-            decades_out_of_range=opinion.decades_beyond,
-            note="; ".join(part for part in (opinion.models, opinion.note) if part),
+            law=allocation.name,
+            source=allocation.source,
+            params_active=allocation.params,
+            tokens=allocation.tokens,
+            loss=allocation.loss,
+            decades_out_of_range=allocation.decades_beyond,
+            note="; ".join(part for part in (allocation.models, allocation.note) if part),
         )
 
 

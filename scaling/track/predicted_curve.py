@@ -26,7 +26,7 @@ class PredictedCurve:
 
     @classmethod
     def of(cls, plan: TrainingPlan, run_sd: float | None) -> "PredictedCurve":
-        points, promised = plan.prediction.curve, plan.prediction
+        points, predicted = plan.prediction.curve, plan.prediction
         if len(points) < 2:
             raise UserError(
                 f"plan '{plan.name}': prediction.curve is missing; plan again from a law, which draws the curve."
@@ -41,10 +41,10 @@ class PredictedCurve:
             table = np.array([half]) / NormalDist().inv_cdf(0.95)
             notes.append("the plan's curve has a band and no modes: the band is taken as one common error at 90 %")
         if run_sd is None:
-            run_sd = promised.run_sd
+            run_sd = predicted.run_sd
         if run_sd is None:
-            run_sd = USUAL_RUN_SD * promised.value
-            notes.append(f"the plan has no run_sd: {run_sd:.3g} {promised.unit} is assumed for one run")
+            run_sd = USUAL_RUN_SD * predicted.value
+            notes.append(f"the plan has no run_sd: {run_sd:.3g} {predicted.unit} is assumed for one run")
         order = np.argsort([point.tokens for point in points])
         tokens = np.array([float(point.tokens) for point in points])[order]
         values = np.array([point.value for point in points])[order]

@@ -40,7 +40,7 @@ def preference(unit: str | None, plan: TrainingPlan) -> int:
 
 
 def in_plan_unit(
-    plan: TrainingPlan, loss: np.ndarray, promised: np.ndarray, named: str | None, source: str
+    plan: TrainingPlan, loss: np.ndarray, predicted: np.ndarray, named: str | None, source: str
 ) -> tuple[np.ndarray, list[str]]:
     """A log's losses [n] in the plan's unit, and a note where they were converted.
 
@@ -56,8 +56,8 @@ def in_plan_unit(
     """
     own, factors = unit_of_plan(plan), _factors(plan)
     # A low quartile: what diverged late says nothing of the unit.
-    ratio = float(np.quantile(loss / promised, 0.25))
-    unit = named or _told_by_values(plan, loss, promised, ratio, source)
+    ratio = float(np.quantile(loss / predicted, 0.25))
+    unit = named or _told_by_values(plan, loss, predicted, ratio, source)
     if unit not in factors:
         raise _lacking(plan, unit, source)
     if ratio * factors[unit] < _LOWEST:
@@ -86,7 +86,7 @@ def _factors(plan: TrainingPlan) -> dict[str, float]:
     return {unit: nats / known[own] for unit, nats in known.items()}
 
 
-def _told_by_values(plan: TrainingPlan, loss: np.ndarray, promised: np.ndarray, ratio: float, source: str) -> str:
+def _told_by_values(plan: TrainingPlan, loss: np.ndarray, predicted: np.ndarray, ratio: float, source: str) -> str:
     own, factors = unit_of_plan(plan), _factors(plan)
     other = BITS_PER_BYTE if own == NATS else NATS
     off = {unit: abs(math.log(max(ratio, 1e-9) * factor)) for unit, factor in factors.items()}
@@ -95,7 +95,7 @@ def _told_by_values(plan: TrainingPlan, loss: np.ndarray, promised: np.ndarray, 
     if len(near) == 1 or (near and own == NATS):
         return near[0]
     looks = [unit for unit in off if off[unit] < _ALIKE and not near]
-    if NATS in factors and _is_exponent(loss, promised / factors[NATS]):
+    if NATS in factors and _is_exponent(loss, predicted / factors[NATS]):
         looks = [PERPLEXITY]
     if looks:
         raise UserError(

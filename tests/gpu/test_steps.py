@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from trainer_small.steps.memory_estimate import footprint
+from trainer_small.steps.memory_estimate import memory_estimate
 from trainer_small.steps.objective import training_loss
 from trainer_small.steps.training import Training
 
@@ -141,6 +141,6 @@ def test_memory_is_what_was_said(attention: str, again: bool, micro: int, traini
     for _ in range(2):
         subject.advance()
     taken = torch.cuda.max_memory_allocated(cuda) - before
-    said = footprint(subject.config, cuda=True).tensors
+    said = memory_estimate(subject.config, cuda=True).tensors
     workspaces = 2**26  # of cuBLAS, which no prediction of tensors counts
     assert abs(taken - said) < 0.08 * said + workspaces, f"{taken / 2**20:.0f} MiB taken, {said / 2**20:.0f} said"

@@ -1,6 +1,6 @@
 """What a run needs in memory, from its shape, before it is begun: a formula, quick enough for tables of many runs.
 
-``footprint`` says it exactly, by the run's own code; a test holds the two together. No torch here.
+``memory_estimate`` says it exactly, by the run's own code; a test holds the two together. No torch here.
 """
 
 from trainer_small.config import RunSpec
@@ -19,7 +19,7 @@ has in float32 when the table is bfloat16."""
 
 
 def run_memory_bytes(run: RunSpec) -> int:
-    """Most that the tensors of a step take at one time on a CPU, bytes; within 10 % of ``footprint``.
+    """Most that the tensors of a step take at one time on a CPU, bytes; within 10 % of ``memory_estimate``.
 
     Weights and moments; then the activations of one micro-batch, or the gradients that come when these go. Gradients
     of an earlier part of the batch are there beside the activations of the next.

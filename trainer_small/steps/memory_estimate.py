@@ -33,7 +33,7 @@ _CUDA_SHARE = 0.92
 
 
 @dataclass(frozen=True)
-class Footprint:
+class MemoryEstimate:
     """Memory of one run, bytes: of the process on a CPU, of the device on CUDA."""
 
     weights: int
@@ -46,7 +46,7 @@ class Footprint:
     """With what a process has besides its tensors: the number to compare with free memory."""
 
 
-def footprint(run: RunSpec, *, cuda: bool = False, ranks: int = 1) -> Footprint:
+def memory_estimate(run: RunSpec, *, cuda: bool = False, ranks: int = 1) -> MemoryEstimate:
     """Predict a run's peak memory, without taking any; the first call for a shape takes about a second.
 
     On a CPU it is the peak where freed memory is given back at once (``require_memory``); a run that has room takes
@@ -67,7 +67,7 @@ def footprint(run: RunSpec, *, cuda: bool = False, ranks: int = 1) -> Footprint:
         tensors += round(gathered - (1 - here) * (weights + optimizer))
         weights, optimizer = round(here * weights), round(here * optimizer)
     besides = _CUDA_BYTES if cuda else process_bytes(run) + (_COMPILER_BYTES if run.compile else 0)
-    return Footprint(weights, optimizer, tensors, tensors + besides)
+    return MemoryEstimate(weights, optimizer, tensors, tensors + besides)
 
 
 def _share_of_rank(run: RunSpec, ranks: int) -> tuple[float, int]:
@@ -117,7 +117,7 @@ def largest_micro_batch(run: RunSpec, free_bytes: float, ranks: int = 1) -> int 
 
     def too_large(count: int) -> bool:
         part = with_micro_batch(run, count * training.sequence_length)
-        return footprint(part, cuda=True, ranks=ranks).total > _CUDA_SHARE * free_bytes
+        return memory_estimate(part, cuda=True, ranks=ranks).total > _CUDA_SHARE * free_bytes
 
     # Small runs fit whole, which one prediction tells.
     fitting = bisect_left(sizes, True, key=too_large) if too_large(sizes[-1]) else len(sizes)
@@ -145,7 +145,7 @@ def require_memory(run: RunSpec, device: torch.device, ranks: int = 1) -> None:
     free = _free_bytes(device)
     if 2 * run_memory_bytes(run) < free:
         return
-    need = footprint(run, cuda=cuda, ranks=ranks)
+    need = memory_estimate(run, cuda=cuda, ranks=ranks)
     if not cuda:
         give_back_at_once()
     held = 0 if cuda else PROCESS_BYTES  # this process is up already

@@ -15,7 +15,7 @@ from trainer_small.model.model import Model
 from trainer_small.result import read_result
 from trainer_small.runs.attempts import read_attempts
 from trainer_small.runs.run import run_one
-from trainer_small.steps.memory_estimate import fit_micro_batch, footprint, largest_micro_batch, with_micro_batch
+from trainer_small.steps.memory_estimate import fit_micro_batch, largest_micro_batch, memory_estimate, with_micro_batch
 from trainer_small.steps.objective import training_loss
 from trainer_small.steps.optimizer import make_optimizer
 
@@ -39,7 +39,7 @@ def test_the_formula_is_near_what_a_step_of_the_run_takes(
 ) -> None:
     recipe = {"sequence_length": 128, "batch_tokens": 4096, "tokens": 10**6} | training
     run = run_spec(architecture=architecture, training=recipe, **keys)
-    exact = footprint(run)
+    exact = memory_estimate(run)
     assert exact.weights == pytest.approx(4 * run.architecture.params_total, rel=0.01)
     assert run_memory_bytes(run) == pytest.approx(exact.tensors, rel=0.1)
 
@@ -96,19 +96,19 @@ def test_what_a_gpu_takes_is_what_its_code_takes(run_spec: Callable[..., RunSpec
                 training_loss(model, part)[1].backward()
             optimizer.step()
             optimizer.zero_grad()
-    assert footprint(run, cuda=True).tensors == pytest.approx(live.most, rel=0.02)
+    assert memory_estimate(run, cuda=True).tensors == pytest.approx(live.most, rel=0.02)
 
 
 def test_the_micro_batch_is_the_largest_that_fits(run_spec: Callable[..., RunSpec]) -> None:
     run = _on_a_gpu(run_spec)
-    least = footprint(with_micro_batch(run, 128), cuda=True).total / 0.92
-    whole = footprint(run, cuda=True).total / 0.92
+    least = memory_estimate(with_micro_batch(run, 128), cuda=True).total / 0.92
+    whole = memory_estimate(run, cuda=True).total / 0.92
     assert largest_micro_batch(run, 1.001 * whole) == 4096
     assert largest_micro_batch(run, 1.001 * whole, ranks=4) == 1024
     assert largest_micro_batch(run, 0.999 * least) is None
     between = largest_micro_batch(run, (least + whole) / 2)
     assert between is not None and 128 <= between < 4096 and 4096 % between == 0
-    fits, next_up = (footprint(with_micro_batch(run, size), cuda=True).total for size in (between, 2 * between))
+    fits, next_up = (memory_estimate(with_micro_batch(run, size), cuda=True).total for size in (between, 2 * between))
     assert fits <= 0.92 * (least + whole) / 2 < next_up
 
 
@@ -119,7 +119,7 @@ def test_only_a_gpu_s_run_that_names_no_micro_batch_is_given_one(
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
     run, gpu = _on_a_gpu(run_spec), torch.device("cuda", 0)
     assert fit_micro_batch(run, gpu) == run  # nothing fits: require_memory will say so
-    free = int(footprint(with_micro_batch(run, 1024), cuda=True).total / 0.9)
+    free = int(memory_estimate(with_micro_batch(run, 1024), cuda=True).total / 0.9)
     assert fit_micro_batch(run, torch.device("cpu")) == run
     micro = fit_micro_batch(run, gpu).training.micro_batch_tokens
     assert micro is not None and 1024 <= micro < 4096
@@ -132,10 +132,10 @@ def test_ranks_that_share_the_parameters_need_less_each(run_spec: Callable[..., 
     spreads: list[dict[str, Any]] = [{}, {"expert_parallel": 4}, {"shard_parameters": True}]
     spreads += [{"shard_parameters": True, "expert_parallel": 4}]
     taken = [
-        footprint(run.model_copy(update={"parallel": ParallelConfig(**spread)}), cuda=True, ranks=8)
+        memory_estimate(run.model_copy(update={"parallel": ParallelConfig(**spread)}), cuda=True, ranks=8)
         for spread in spreads
     ]
-    alone = footprint(run, cuda=True)
+    alone = memory_estimate(run, cuda=True)
     assert taken[0] == alone
     assert alone.weights / 4 < taken[1].weights < alone.weights / 2  # most are experts
     assert taken[2].weights == pytest.approx(alone.weights / 8, rel=0.2)
