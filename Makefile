@@ -11,7 +11,8 @@ test: $(INSTALLED)  ## minutes
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 slow: $(INSTALLED)  ## the long tests: the whole demo, storms of kills, every public corpus
-	$(BIN)/python -m pytest -n auto --dist loadfile -m slow
+	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow and not cluster"
+	$(BIN)/python -m pytest -m cluster  # a Slurm or a Ray has the machine to itself
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
