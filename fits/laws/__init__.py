@@ -1,4 +1,4 @@
-"""The registry of laws: one file a family, a few lines a law."""
+"""Scaling laws, one file a family: formulas with exact derivatives, and the published coefficients."""
 
 from fits.errors import UserError, nearest
 from fits.laws.dense import DENSE

@@ -1,1 +1,1 @@
-"""Hugging Face config.json: read into an architecture, written from one, and built to prove it."""
+"""Hugging Face config.json: read into an architecture, written from one, and counted."""
