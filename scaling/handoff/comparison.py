@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from scaling.cluster.run import Run
+from scaling.handoff.fields import shared_experts
 from trainer_small.architecture import Architecture
 
 
@@ -26,8 +27,7 @@ def shared_by_width(model: Architecture) -> Architecture:
     width = model.num_shared_experts * model.shared_expert_ffn_size
     if not model.is_moe or not width:
         return model
-    count = width // model.expert_ffn_size if width % model.expert_ffn_size == 0 else 1
-    return model.model_copy(update={"num_shared_experts": count, "shared_expert_ffn_size": width // count})
+    return model.model_copy(update=shared_experts(width, model.expert_ffn_size))
 
 
 def differences_of_runs(written: Run, wanted: Run) -> dict[str, tuple[Any, Any]]:

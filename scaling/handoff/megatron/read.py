@@ -8,9 +8,9 @@ from typing import Any, Literal
 from fits.errors import UserError, nearest
 from fits.files import read_mapping, read_text
 from scaling.cluster.run import Ramp, Run
+from scaling.handoff.fields import Values
 from scaling.handoff.megatron.patterns import parse_layer_pattern, parse_pipeline_layout
 from scaling.handoff.megatron.write import WSD_SHAPES
-from scaling.handoff.values import Values
 from scaling.plan import Layout
 from trainer_small.architecture import Architecture
 

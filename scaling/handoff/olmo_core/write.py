@@ -1,43 +1,21 @@
 """OLMo-core: the model and the training module as dictionaries that its ``Config.from_dict`` takes."""
 
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any
 
 import yaml
 
-from fits.errors import UserError
-from scaling.cluster.run import Run, run_of, shown_name
+from scaling.cluster.run import Run, run_of
 from scaling.handoff.comparison import shared_by_width
+from scaling.handoff.fields import heading, refuse, written
+from scaling.handoff.olmo_core.fields import CLASSES, COSINE, DEGREES, MODEL, TRAINING, WSD, nested
 from scaling.handoff.tokenizer import tokenizer_files, tokenizer_omission
-from scaling.plan import TrainingPlan
-from trainer_small.architecture import Architecture
+from scaling.plan import Layout, TrainingPlan
 
 NAME = "olmo-core"
 TARGET = "OLMo-core 3.0.0 (ai2-olmo-core)"
 FILE = "olmo_core.yaml"
-
-CLASSES = {
-    "TransformerConfig": "nn.transformer.config",
-    "TransformerBlockConfig": "nn.transformer.config",
-    "AttentionConfig": "nn.attention",
-    "RoPEConfig": "nn.rope",
-    "LayerNormConfig": "nn.layer_norm",
-    "FeedForwardConfig": "nn.feed_forward",
-    "MoEConfig": "nn.moe.moe",
-    "MoERouterConfig": "nn.moe.router",
-    "LMHeadConfig": "nn.lm_head",
-    "TransformerTrainModuleConfig": "train.train_module.transformer.config",
-    "TransformerDataParallelConfig": "train.train_module.transformer.config",
-    "TransformerTensorParallelConfig": "train.train_module.transformer.config",
-    "TransformerContextParallelConfig": "train.train_module.transformer.config",
-    "TransformerPipelineParallelConfig": "train.train_module.transformer.config",
-    "TransformerExpertParallelConfig": "train.train_module.transformer.config",
-    "TransformerActivationCheckpointingConfig": "train.train_module.transformer.config",
-    "AdamWConfig": "optim.adamw",
-    "WSD": "optim.scheduler",
-    "CosWithWarmup": "optim.scheduler",
-}
-"""Class -> module of olmo_core that has it."""
 
 
 def files(plan: TrainingPlan) -> dict[str, str]:
@@ -48,16 +26,12 @@ def files(plan: TrainingPlan) -> dict[str, str]:
     """
     run = run_of(plan)
     _refuse(run)
-    model = run.model
-    heading = [
-        f"Training plan '{shown_name(plan)}' for {TARGET}.",
-        f"Parameters: {model.params_total:,} in all, {model.params_active:,} active.",
+    use = [
         "In your script: TransformerConfig.from_dict(content['model']) and",
         "TransformerTrainModuleConfig.from_dict(content['train_module']); data_loader and trainer hold their numbers.",
         *(f"GPUs: {run.layout.gpus}" for _ in [0] if run.layout),
-        *(f"Note: {text}" for text in omissions(plan)),
     ]
-    text = "".join(f"# {line}\n" for line in heading)
+    text = heading(plan, TARGET, use, omissions(plan))
     text += yaml.dump(config(run), Dumper=_WithoutAliases, sort_keys=False, allow_unicode=True)
     return {FILE: text, **tokenizer_files(plan, "tokenizer/")}
 
@@ -105,189 +79,65 @@ def expressed(run: Run) -> Run:
 
 def config(run: Run) -> dict[str, Any]:
     """``model``, ``train_module``, ``data_loader`` and ``trainer``."""
-    return {
-        "model": _model(run),
-        "train_module": _train_module(run),
-        "data_loader": {"global_batch_size": run.batch_size * run.sequence_length},  # tokens
-        "trainer": {"max_duration": {"value": run.steps, "unit": "steps"}},
-    }
+    fields = (*MODEL, *TRAINING, *(WSD if run.schedule == "wsd" else COSINE))
+    return _with_classes(nested(written(fields, run) | _parallel(run)), "")
 
 
-def _of(kind: str, /, **fields: Any) -> dict[str, Any]:
-    return {**fields, "_CLASS_": f"olmo_core.{CLASSES[kind]}.{kind}"}
-
-
-def _model(run: Run) -> dict[str, Any]:
-    model = run.model
-    norm = _norm(model)
-    dense = _of("FeedForwardConfig", hidden_size=model.dense_ffn_size, bias=model.dense_ffn_bias)
-    plain = _block(model, {"name": "default", "feed_forward": dense})
-    usual, others = plain, {}
-    if model.is_moe:
-        usual = _block(model, {"name": "moe", "feed_forward_moe": _experts(model)})
-        others = {layer: plain for layer in range(model.num_layers) if not model.is_moe_layer(layer)}
-    return _of(
-        "TransformerConfig",
-        name="moe" if model.is_moe else "default",
-        d_model=model.hidden_size,
-        vocab_size=model.vocab_size,
-        n_layers=model.num_layers,
-        block=usual,
-        block_overrides=others or None,
-        lm_head=_of("LMHeadConfig", layer_norm=norm, bias=False),
-        tie_word_embeddings=model.tied_embeddings,
-        init_method="normal",
-        init_std=run.init_std,
-        dtype="float32",
-    )
-
-
-def _norm(model: Architecture) -> dict[str, Any]:
-    return _of("LayerNormConfig", name="rms", eps=model.norm_eps, bias=False)
-
-
-def _block(model: Architecture, feed_forward: dict[str, Any]) -> dict[str, Any]:
-    mixer = _of(
-        "AttentionConfig",
-        n_heads=model.num_attention_heads,
-        n_kv_heads=model.num_key_value_heads,
-        head_dim=model.head_dim,
-        bias=model.attention_bias,
-        rope=_of("RoPEConfig", theta=int(model.rope_theta)),
-        qk_norm=None if model.qk_norm == "none" else _norm(model),
-        use_head_qk_norm=model.qk_norm == "per_head",
-        attention_sinks=model.attention_sinks,
-    )
-    return _of("TransformerBlockConfig", sequence_mixer=mixer, layer_norm=_norm(model), **feed_forward)
-
-
-def _experts(model: Architecture) -> dict[str, Any]:
-    width = model.num_shared_experts * model.shared_expert_ffn_size
-    router = _of(
-        "MoERouterConfig",
-        top_k=model.experts_per_token,
-        gating_function=model.router_score_function,
-        normalize_expert_weights=1.0 if model.router_normalize else None,
-        bias_gamma=0.001 if model.router_selection_bias else None,  # arXiv 2412.19437, section 4.2
-        dtype="float32",
-    )
-    return _of(
-        "MoEConfig",
-        name="dropless",
-        num_experts=model.num_experts,
-        hidden_size=model.expert_ffn_size,
-        router=router,
-        shared_mlp=_of("FeedForwardConfig", hidden_size=width, bias=model.dense_ffn_bias) if width else None,
-        lb_loss_weight=None if model.router_selection_bias else 0.01,
-    )
-
-
-def _train_module(run: Run) -> dict[str, Any]:
-    micro = run.layout.micro_batch_size if run.layout else 1
-    if run.schedule == "wsd":
-        shape = {"decay": run.decay_steps, "decay_fraction": None, "decay_min_lr": run.min_learning_rate}
-        schedule = _of("WSD", warmup=run.warmup_steps, **shape)
-    else:
-        fraction = run.min_learning_rate / run.learning_rate
-        schedule = _of("CosWithWarmup", warmup=run.warmup_steps, alpha_f=fraction)
-    optimizer = _of(
-        "AdamWConfig",
-        lr=run.learning_rate,
-        betas=[run.beta1, run.beta2],
-        eps=run.epsilon,
-        weight_decay=run.weight_decay,
-    )
-    return _of(
-        "TransformerTrainModuleConfig",
-        rank_microbatch_size=micro * run.sequence_length,  # tokens
-        max_sequence_length=run.sequence_length,
-        optim=optimizer,
-        scheduler=schedule,
-        max_grad_norm=run.grad_clip,
-        **_parallel(run),
-    )
+def _with_classes(tree: dict[str, Any], place: str) -> dict[str, Any]:
+    found = {name: _with_classes(inner, "block" if type(name) is int else name) if isinstance(inner, dict) else inner
+             for name, inner in tree.items()}  # fmt: skip
+    return found | ({"_CLASS_": f"olmo_core.{CLASSES[place]}"} if place in CLASSES else {})
 
 
 def _parallel(run: Run) -> dict[str, Any]:
-    precision = {"param_dtype": "float32" if run.precision == "fp32" else "bfloat16", "reduce_dtype": "float32"}
-    layout = run.layout
-    if layout is None:
-        return {"dp_config": _of("TransformerDataParallelConfig", name="fsdp", **precision)}
-    kind: dict[str, Any] = {"name": "fsdp"}
+    layout = run.layout or Layout(gpus=1)
+    degrees = {name: degree for name, degree in written(DEGREES, replace(run, layout=layout)).items() if degree > 1}
+    data: dict[str, Any] = {"name": "fsdp"}
     if layout.expert > 1:  # its experts are split over the ranks that share the weights
         replicas = layout.gpus // (layout.pipeline * layout.context * layout.expert)
-        kind = {"name": "hsdp", "shard_degree": layout.expert, "num_replicas": replicas}
-    found = {"dp_config": _of("TransformerDataParallelConfig", **kind, **precision)}
-    if layout.expert > 1:
-        found["ep_config"] = _of("TransformerExpertParallelConfig", degree=layout.expert)
-    if layout.tensor > 1:
-        found["tp_config"] = _of("TransformerTensorParallelConfig", degree=layout.tensor)
+        data = {"name": "hsdp", "shard_degree": layout.expert, "num_replicas": replicas}
+    data |= {"param_dtype": "float32" if run.precision == "fp32" else "bfloat16", "reduce_dtype": "float32"}
+    found = {"train_module.dp_config": data, **degrees}
     if layout.context > 1:
-        ring = {"load_balancer": "zig_zag", "head_stride": 1}
-        found["cp_config"] = _of("TransformerContextParallelConfig", degree=layout.context, ring=ring)
+        found["train_module.cp_config.ring"] = {"load_balancer": "zig_zag", "head_stride": 1}
     if layout.pipeline > 1:
-        ends = [sum(run.stage_layers[: chunk + 1]) for chunk in range(len(run.stage_layers) - 1)]
-        found["pp_config"] = _of(
-            "TransformerPipelineParallelConfig",
-            degree=layout.pipeline,
-            schedule="Interleaved1F1B" if layout.virtual_pipeline > 1 else "1F1B",
-            split_points=ends,  # the first layer of each further chunk
-        )
+        found["train_module.pp_config.schedule"] = "Interleaved1F1B" if layout.virtual_pipeline > 1 else "1F1B"
+        # The first layer of each further chunk.
+        found["train_module.pp_config.split_points"] = list(accumulate(run.stage_layers))[:-1]
     if layout.recompute == "full":
-        found["ac_config"] = _of("TransformerActivationCheckpointingConfig", mode="full")
+        found["train_module.ac_config.mode"] = "full"
     return found
 
 
 def _refuse(run: Run) -> None:
     """Stop at the first thing that OLMo-core's classes cannot say."""
     model, layout = run.model, run.layout
-    biased = model.attention_bias != model.attention_output_bias
-    shared_bias = model.is_moe and model.expert_bias
-    cases: list[tuple[str, Any, bool, str]] = [
-        ("model.attention", model.attention, model.attention == "mla", "it has no latent attention"),
-        ("model.attention_bias", model.attention_bias, biased, "its attention has all biases or none"),
-        ("model.expert_bias", True, shared_bias, "its experts have no bias"),
-        ("model.router_bias", True, model.router_bias, "its router has no bias"),
-        ("model.shared_expert_gate", True, model.shared_expert_gate, "its shared experts have no gate"),
-        ("model.moe_output_norm", True, model.moe_output_norm, "its blocks have no norm after the experts"),
-        (
-            "model.num_nextn_predict_layers",
-            model.num_nextn_predict_layers,
-            model.num_nextn_predict_layers > 0,
-            "it predicts one token",
-        ),
-        ("model.rope_theta", model.rope_theta, model.rope_theta % 1 != 0, "its rotary base is a whole number"),
-        (
-            "model.num_expert_groups",
-            model.num_expert_groups,
-            model.is_moe and model.num_expert_groups > 1,
-            "its router has no groups",
-        ),
-        (
-            "model.router_scaling_factor",
-            model.router_scaling_factor,
-            model.is_moe and model.router_scaling_factor != 1,
-            "its router does not scale",
-        ),
-        ("batch_ramp", "of the plan", run.batch_ramp is not None, "its batch scheduler scales the rate too"),
-        (
-            "schedule.final_learning_rate_fraction",
-            1,
-            run.min_learning_rate >= run.learning_rate,
-            "it decays below the peak",
-        ),
-    ]
+    moe = model.is_moe
+    cases = [
+        ("model.attention", model.attention == "mla", "it has no latent attention"),
+        ("model.attention_bias", model.attention_bias != model.attention_output_bias,
+         "its attention has all biases or none"),
+        ("model.expert_bias", moe and model.expert_bias, "its experts have no bias"),
+        ("model.router_bias", model.router_bias, "its router has no bias"),
+        ("model.shared_expert_gate", model.shared_expert_gate, "its shared experts have no gate"),
+        ("model.moe_output_norm", model.moe_output_norm, "its blocks have no norm after the experts"),
+        ("model.num_nextn_predict_layers", model.num_nextn_predict_layers > 0, "it predicts one token"),
+        ("model.rope_theta", model.rope_theta % 1 != 0, "its rotary base is a whole number"),
+        ("model.num_expert_groups", moe and model.num_expert_groups > 1, "its router has no groups"),
+        ("model.router_scaling_factor", moe and model.router_scaling_factor != 1, "its router does not scale"),
+        ("batch_ramp 'of the plan'", run.batch_ramp is not None, "its batch scheduler scales the rate too"),
+        ("schedule.final_learning_rate_fraction 1", run.min_learning_rate >= run.learning_rate,
+         "it decays below the peak"),
+    ]  # fmt: skip
     if layout is not None:
         both = layout.tensor > 1 and layout.expert > 1
         tied = model.tied_embeddings and layout.pipeline > 1
         ranks = layout.gpus // (layout.pipeline * layout.context * layout.tensor)
         cases += [
-            ("layout.expert", layout.expert, both, "expert and tensor parallelism exclude each other there"),
-            ("layout.expert", layout.expert, ranks % layout.expert > 0, f"it must divide the {ranks} data ranks"),
-            ("layout.expert_tensor", layout.expert_tensor, layout.expert_tensor > 1, "it splits experts whole"),
-            ("layout.recompute", layout.recompute, layout.recompute == "selective", "choose none or full"),
-            ("model.tied_embeddings", True, tied, "it cannot tie across a pipeline"),
+            ("layout.expert", both, "expert and tensor parallelism exclude each other there"),
+            ("layout.expert", ranks % layout.expert > 0, f"it must divide the {ranks} data ranks"),
+            ("layout.expert_tensor", layout.expert_tensor > 1, "it splits experts whole"),
+            ("layout.recompute", layout.recompute == "selective", "choose none or full"),
+            ("model.tied_embeddings", tied, "it cannot tie across a pipeline"),
         ]
-    for key, value, wrong, why in cases:
-        if wrong:
-            raise UserError(f"{key} {value!r} cannot be given to OLMo-core 3.0: {why}; change the plan.")
+    refuse(run, "OLMo-core 3.0", cases)

@@ -7,7 +7,7 @@ from typing import Any
 from fits.errors import UserError, nearest
 from fits.files import read_text
 from scaling.cluster.run import Run
-from scaling.handoff.values import Values
+from scaling.handoff.fields import Values
 from scaling.plan import Layout
 from trainer_small.architecture import Architecture
 
