@@ -88,7 +88,7 @@ def variants(table: pd.DataFrame) -> str:
                 continue
             cells = [_mean(losses[8]), _mean(losses[32]), _mean(losses[32] - losses[8], signed=True)]
             rows.append([hidden, variant, *cells, len(losses)])
-    return _lines(["width", "variant", "8 experts", "32 experts", "32 less 8", "seeds"], rows)
+    return _lines(["width", "variant", "8 experts", "32 experts", "32 minus 8", "seeds"], rows)
 
 
 def widths(table: pd.DataFrame) -> str:
@@ -99,7 +99,7 @@ def widths(table: pd.DataFrame) -> str:
         best = group.groupby("num_experts")["loss"].min()
         if {8, 32} <= set(best.index):
             rows.append([hidden, f"{best[8]:.3f}", f"{best[32]:.3f}", f"{best[32] - best[8]:+.3f}"])
-    return _lines(["width", "8 experts at its best rate", "32 at its best rate", "32 less 8"], rows)
+    return _lines(["width", "8 experts at its best rate", "32 at its best rate", "32 minus 8"], rows)
 
 
 def longer(table: pd.DataFrame) -> str:
@@ -109,7 +109,7 @@ def longer(table: pd.DataFrame) -> str:
         losses = group.pivot_table(index="seed", columns="num_experts", values="loss").reindex(columns=[8, 32]).dropna()
         cells = [_mean(losses[8]), _mean(losses[32]), _mean(losses[32] - losses[8], signed=True)]
         rows.append([steps, *cells, len(losses)])
-    return _lines(["steps", "8 experts", "32 experts", "32 less 8", "seeds"], rows) if len(rows) > 1 else ""
+    return _lines(["steps", "8 experts", "32 experts", "32 minus 8", "seeds"], rows) if len(rows) > 1 else ""
 
 
 def granularity(table: pd.DataFrame) -> str:
@@ -129,7 +129,7 @@ def granularity(table: pd.DataFrame) -> str:
                     rows.append(
                         [optimizer, GATES[gates][1], 2 * pieces, 8 * pieces, _mean(both["loss"]), less, len(both)]
                     )
-    columns = ["optimizer", "gates sum to", "granularity", "experts", "loss", "less the first", "seeds"]
+    columns = ["optimizer", "gates sum to", "granularity", "experts", "loss", "minus the first", "seeds"]
     return _lines(columns, rows) if rows else ""
 
 
@@ -141,7 +141,7 @@ def longer_granularity(table: pd.DataFrame) -> str:
         losses = group.pivot_table(index="seed", columns="pieces", values="loss").reindex(columns=[1, 2, 4]).dropna()
         less = [_mean(losses[pieces] - losses[1], signed=True) for pieces in (2, 4)]
         rows.append([steps, *(_mean(losses[pieces]) for pieces in losses), *less, len(losses)])
-    columns = ["steps", "granularity 2", "granularity 4", "granularity 8", "4 less 2", "8 less 2", "seeds"]
+    columns = ["steps", "granularity 2", "granularity 4", "granularity 8", "4 minus 2", "8 minus 2", "seeds"]
     return _lines(columns, rows) if len(rows) > 1 else ""
 
 
@@ -175,7 +175,7 @@ def longer_muon(table: pd.DataFrame) -> str:
         if len(cells) == len(names):
             gain = group[list(names)[1]].mean() - group["rule"].mean()
             rows.append([steps, *cells, f"{gain:+.3f}", " and ".join(str(group[name].count()) for name in names)])
-    return _lines(["steps", *names.values(), "Muon less AdamW", "seeds"], rows) if len(rows) > 1 else ""
+    return _lines(["steps", *names.values(), "Muon minus AdamW", "seeds"], rows) if len(rows) > 1 else ""
 
 
 def depth(table: pd.DataFrame) -> str:
