@@ -458,8 +458,8 @@ SOURCES: list[Callable[[], Iterator[Row]]] = [
 
 HEADING = """# Reproductions
 
-Made by `benchmarks/reproductions.py` from public run tables. An objective below the published one means that the
-published fit had not reached its minimum. Differences are relative.
+This page redoes published fits from public run tables (`benchmarks/reproductions.py` writes it). An objective below the
+published one means that the published fit had not reached its minimum. Differences are relative.
 
 | source | figure | published | ours | difference |
 | --- | --- | ---: | ---: | ---: |
@@ -467,10 +467,10 @@ published fit had not reached its minimum. Differences are relative.
 
 
 CHOICES = """
-## What the choices do
+## How much unstated choices matter
 
-One public table, (Mis)Fitting (arXiv 2502.18969), fitted under each choice that papers make without saying so. The
-exponent of N*(C) with its 95 % interval, and the advice at 1e21 FLOPs.
+Here one public table, (Mis)Fitting (arXiv 2502.18969), is fitted under each choice that papers make without saying so.
+The table shows the exponent of N*(C) with its 95 % interval, and the advice at 1e21 FLOPs.
 
 | runs | N counts | objective | exponent of N*(C) | N* | D* |
 | --- | --- | --- | --- | ---: | ---: |
