@@ -9,9 +9,9 @@ PAGE = Path(__file__).with_name("api.md")
 
 HEADING = """# The public names
 
-What a package exports is public and stays: a change that breaks it is written in the changelog. Everything else
-(modules, names in them) is private and may change without notice. Nothing heavy loads before a name is used: `import
-scaling` loads no torch. Each name's own help has its arguments, units and errors: `help(fits.fit)`.
+What a package exports is public and stable: a breaking change is listed in the changelog. Everything else (modules,
+names in them) is private and may change without notice. Nothing heavy loads until you use a name: `import scaling`
+loads no torch. Each name's own help has its arguments, units and errors: `help(fits.fit)`.
 
 Written by `python docs/make_api.py`; a test keeps its names equal to those of the packages.
 """

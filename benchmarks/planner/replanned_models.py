@@ -62,24 +62,30 @@ COLUMNS = ("model", "by", "shape", "total", "active", "tokens", "tokens per acti
 
 PAGE = """# Published models planned again
 
-Written by `python benchmarks/planner/replanned_models.py`. For each model the exact FLOPs of its own shape and tokens
-(sequences of 4096, causal attention, head in) are the budget. A mixture's total parameters are the cap; vocabulary,
-kind of attention and shared experts are kept; each law chooses the rest. `as built costs`: the extra compute with which
-the built model would reach the loss of the law's own best. `at its ratio`: the same when the law must not give more
-tokens to an active parameter than the built model had, so that the shape is judged.
+What would published laws have built with the budgets of six published models? Written by
+`python benchmarks/planner/replanned_models.py`.
+
+The budget is the exact FLOPs of each model's own shape and tokens (sequences of 4096, causal attention, head in). A
+mixture's total parameters are the cap. Vocabulary, kind of attention and shared experts are kept; each law chooses the
+rest.
+
+- `as built costs`: the extra compute with which the built model would reach the loss of the law's own best.
+- `at its ratio`: the same, when the law must not give more tokens per active parameter than the built model had. This
+  judges the shape alone.
 
 {table}
 
 How to read it:
 
 - Where the total is capped, the laws of leverage over a dense loss ask for fewer active parameters and more tokens than
-  DeepSeek-V3, Qwen3-235B and Moonlight have; `joint-moe` and the dense laws ask for far larger models on far fewer
-  tokens than anyone builds since 2024. Serving explains the latter, and is in no budget here: see `--inference-tokens`.
-- A negative figure: the built model is better by that law than all shapes tried. These models have up to twice the
-  usual attention for their width. A law that counts FLOPs takes that for compute well spent, and cannot know.
-- Which law is right about a shape cannot be told here. That `tian` finds DeepSeek-V3 and Qwen3-235B within 5 % of its
-  best, and others do not, shows where those models stand in the range of that law, not that either is right.
-- Llama-3.1-405B was planned by its authors with a law of their own (402B on 16.55T tokens at 3.8e25 FLOPs).
+  DeepSeek-V3, Qwen3-235B and Moonlight have.
+- `joint-moe` and the dense laws ask for far larger models on far fewer tokens than anyone has built since 2024. Serving
+  explains that, and is in no budget here: see `--inference-tokens`.
+- A negative figure means that the law prefers the built model to all shapes tried. These models have up to twice the
+  usual attention for their width. A law that counts FLOPs takes that as compute well spent, and cannot know.
+- This page cannot tell which law is right about a shape. `tian` finds DeepSeek-V3 and Qwen3-235B within 5 % of its
+  best, and others do not. That shows where those models are in the range of that law, not that either is right.
+- The authors of Llama-3.1-405B planned it with a law of their own (402B on 16.55T tokens at 3.8e25 FLOPs).
 """
 
 

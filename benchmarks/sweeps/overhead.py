@@ -52,9 +52,9 @@ def main() -> None:
         [
             (f"a run's own time, mean of {options.runs}", f"{measured.own:.1f} s", "about 20 s"),
             ("a worker's start", f"{measured.start:.1f} s", ""),
-            ("every run besides", f"{measured.per_run:.2f} s", ""),
-            (f"overhead, {each:g} runs a worker, measured", f"{measured.share:.1%}", ""),
-            ("overhead, 50 runs a worker, by the two parts", f"{many:.1%}", "5 %"),
+            ("each further run", f"{measured.per_run:.2f} s", ""),
+            (f"overhead, {each:g} runs per worker, measured", f"{measured.share:.1%}", ""),
+            ("overhead, 50 runs per worker, from the two parts", f"{many:.1%}", "5 %"),
             (f"scaling sweep status of {options.folders:,} runs", f"{listing:.2f} s", "2 s"),
         ],
     )

@@ -50,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--trials", type=int, default=1000)
     trials = parser.parse_args().trials
-    print("| law's error | log | tokens seen | false alarms | seen: 1 % worse | 2 % worse | detectable (80 %) |")
+    print("| law's error | log | tokens seen | false alarms | detects 1 % worse | 2 % worse | detectable (80 %) |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
     for law_sd in (0.0025, 0.005):
         plan = promised_plan(law_sd=law_sd, run_sd=0.002)

@@ -32,7 +32,7 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
     "16 experts, 8k tokens": (DENSE | EXPERTS, {"batch_tokens": 8192}, {}),
     "16 experts, bfloat16": (DENSE | EXPERTS, {"batch_tokens": 4096}, {"dtype": "bfloat16"}),
     "16 experts, MLA": (DENSE | EXPERTS | LATENT, {"batch_tokens": 4096}, {}),
-    "16 experts, layers computed again": (
+    "16 experts, layers recomputed": (
         DENSE | EXPERTS,
         {"batch_tokens": 8192},
         {"activation_checkpointing": True},

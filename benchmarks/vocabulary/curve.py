@@ -68,22 +68,23 @@ def report(study: Study, table: pd.DataFrame) -> None:
     lines = ["# Loss against the vocabulary size, measured", ""]
     lines += [
         "Made by `benchmarks/vocabulary/curve.py`; the runs are in [vocabulary_runs.csv](data/vocabulary_runs.csv). "
-        f"Trained on one {processor_name()} ({platform.system()}), "
-        f"{table['wall_seconds'].sum() / 60:.0f} minutes of training in all.",
+        f"They were trained on one {processor_name()} ({platform.system()}) in "
+        f"{table['wall_seconds'].sum() / 60:.0f} minutes of training.",
         "",
-        "Each model saw the six languages of the corpus at every vocabulary size for the same training FLOPs, twice "
-        "with other seeds; the loss is bits per byte of the same held-out text.",
+        "At every vocabulary size, each model was trained on the six languages of the corpus for the same FLOPs, with "
+        "two seeds. The loss is bits per byte of the same held-out text.",
         "",
         "![Bits per byte against the vocabulary size for two models](images/vocabulary_loss.svg)",
         "",
-        "## Bits per byte, mean of two seeds, and half their difference",
+        "## Bits per byte: mean of two seeds ± half their difference",
         "",
     ]
     lines += losses(table)
-    lines += ["", "## The best size depends on the loss that is compared", ""]
+    lines += ["", "## The best size depends on the loss that you compare", ""]
     lines += [
-        "The minimum of a parabola in ln V through the sizes near it: sizes go, the furthest first, while the noise of "
-        "seeds refuses the parabola (F test for lack of fit, 5 %). The picture shows those that stayed.",
+        "The best size is the minimum of a parabola in ln V through the sizes near it. Sizes are dropped, the furthest "
+        "first, while the parabola does not fit within the noise of seeds (F test for lack of fit, 5 %). The picture "
+        "shows the sizes that stayed.",
         "",
     ]
     lines += ["| model (outside the vocabulary) | loss | best size | 90 % interval |", "| --- | --- | ---: | --- |"]
@@ -170,7 +171,7 @@ def axk1(choice: VocabularyChoice) -> list[str]:
     )
     lines += [
         "",
-        "| size | head share of active | both matrices | fp32 logits of 8,192 tokens | training FLOPs a byte |",
+        "| size | head share of active | both matrices | fp32 logits of 8,192 tokens | training FLOPs per byte |",
     ]
     lines.append("| ---: | ---: | ---: | ---: | ---: |")
     for cost in choice.costs:

@@ -34,16 +34,18 @@ def hardware(plan: TrainingPlan, cluster: Cluster) -> str:
     days = [f"{needed / (speed * 1e12):.0f}" for speed in REPORTED.values()]
     return f"""## Memory and days on 1024 H200
 
-The cost model of [layout](layout.md) for the built model, 4096 sequences a step, 10T tokens; nothing of it is fitted to
-this run. GiB are of the fullest GPU of 131 GiB.
+These are the estimates of [layout](layout.md) for the built model, with 4096 sequences per step and 10T tokens. Nothing
+in them is fitted to this run. GiB are of the fullest GPU, which has 131 GiB.
 
-{table(["", "layout", "degrees", "GiB", "TFLOP/s a GPU", "days for 10T", "reported TFLOP/s"], rows)}
+{table(["", "layout", "degrees", "GiB", "TFLOP/s per GPU", "days for 10T", "reported TFLOP/s"], rows)}
 
-At the reported speeds, 10T tokens of this model (exact FLOPs) take {", ".join(days)} days without stops; at the
-{budget:.0f} TFLOP/s that a budget of 2.548e24 supposes, {needed / (budget * 1e12):.0f}. Reported were 73 to 75 days,
-with 1536 GPUs towards the end: the budget of 75 days x 384 TFLOP/s was not what the cluster did, and the run of 10T
-tokens fits the time by its last speed. The cost model is faster than the report in every row (1.13 times in bf16, more
-in fp8): it knows products, links and memory, and no stalls, stragglers or faults of young software."""
+At the reported speeds, 10T tokens of this model (exact FLOPs) take {", ".join(days)} days without stops. At the
+{budget:.0f} TFLOP/s that a budget of 2.548e24 assumes, they take {needed / (budget * 1e12):.0f}. The report says 73 to
+75 days, with 1536 GPUs towards the end. So the cluster did not do 75 days x 384 TFLOP/s, and the run of 10T tokens fits
+the time at its last speed.
+
+The estimate is faster than the report in every row (1.13 times in bf16, more in fp8). It models matrix products, links
+and memory, but no stalls, stragglers or problems of young software."""
 
 
 def _estimate(layouts: Layouts) -> list[str]:
@@ -71,12 +73,12 @@ def exported(plan: TrainingPlan, cluster: Cluster) -> str:
             rows.append([words, stack, *_round_trip(changed, stack)])
     return f"""## Export
 
-Written by `scaling export`, read back from the files, counted. The reported totals are 519B and 33B active.
+`scaling export` wrote these files; they were read back and counted. The reported totals are 519B and 33B active.
 
 {table(["model", "stack", "files", "total from the files", "equal to the plan's"], rows)}
 
-Megatron-LM has no norm after the MoE block: the export names it among what its files cannot say, and they count 60 x
-7168 parameters fewer. `scaling check` builds the same configs with the stacks' own classes where they are installed."""
+Megatron-LM has no norm after the MoE block. The export names it among what its files cannot say, and the files count
+60 x 7168 parameters fewer. `scaling check` builds the same configs with the stacks' own classes, where installed."""
 
 
 def _round_trip(plan: TrainingPlan, stack: str) -> list[str]:

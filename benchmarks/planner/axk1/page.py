@@ -58,11 +58,13 @@ def main() -> None:
 
 HEAD = """# The A.X K1 case: from 1024 H200 and 75 days to a config
 
-Written by `python benchmarks/planner/axk1/page.py`. A.X K1 (arXiv 2601.09200) is a mixture of experts of 519B
-parameters with 33B active, trained on about 10T tokens of Korean-heavy text with 1024 H200. What the toolkit would have
-answered from the cluster and published laws alone, and what it says of the model that was built. The model's sizes are
-its public configuration; speeds and tokens are from summaries of the report, which was not open to us. Nobody's proxy
-runs were at hand, so no number below has an interval, and every law is asked 2 to 4 decades beyond its runs.
+A.X K1 (arXiv 2601.09200) is a mixture of experts of 519B parameters with 33B active, trained on about 10T tokens of
+Korean-heavy text with 1024 H200. This page shows what the toolkit would have answered from the cluster and published
+laws alone, and what it says about the model that was built. `python benchmarks/planner/axk1/page.py` writes it.
+
+How far to trust it: we had no proxy runs, so no number below has an interval, and every law is used 2 to 4 decades
+beyond its runs. The model's sizes are its public configuration. Speeds and tokens are from summaries of the report,
+which we could not access.
 
 ```
 scaling plan --law published:tian --gpus 1024 --gpu h200 --days 75 --mfu 0.3883 \\
@@ -95,9 +97,9 @@ def budgets() -> str:
 
 {table(["number", "FLOPs", ""], rows)}
 
-The reported C is the hardware's, to four digits, and {over:.2f} times what the model needs for 10T tokens: at the exact
-count it pays for {afford / 1e12:.1f}T tokens. The plan spends it all, so "as built" below means the built shape with
-the tokens that this budget buys."""
+The reported C equals the hardware FLOPs to four digits. It is {over:.2f} times what the model needs for 10T tokens: at
+the exact count it pays for {afford / 1e12:.1f}T tokens. The plan spends all of it, so "as built" below means the built
+shape with the tokens that this budget buys."""
 
 
 def spread(searches: dict[str, Search]) -> str:
@@ -128,13 +130,14 @@ def spread(searches: dict[str, Search]) -> str:
     priced.append(["as built", describe(BUILT, 0), count(BUILT.params_total), count(BUILT.params_active), "10T"])
     return f"""## The spread of published laws
 
-Sizes and tokens by each law in its own convention at 2.548e24 (active parameters for the mixtures; `?`: its source
-states no range of compute). Largest over smallest: {ratio:.1f}.
+Each law gives sizes and tokens at 2.548e24 in its own convention (active parameters for the mixtures). `?` means that
+its source states no range of compute. The largest size is {ratio:.1f} times the smallest.
 
 {table(["law", "models", "N", "D", "decades beyond its runs"], rows)}
 
-Laws that see the experts can price whole shapes. The best of each under the same limits (total parameters at most
-520e9, vocabulary {BUILT.vocab_size}, memory of the cluster), out of {searches["tian"].candidates.tried:,} shapes:
+Laws that see the experts can predict the loss of whole shapes. This is the best shape by each, out of
+{searches["tian"].candidates.tried:,}, under the same limits (total parameters at most 520e9, vocabulary
+{BUILT.vocab_size}, memory of the cluster):
 
 {table(["law", "shape", "total", "active", "tokens"], priced)}
 
@@ -149,15 +152,15 @@ def placed(searches: dict[str, Search]) -> str:
         rows.append([law, describe(found.table, found.lowest), percent(regret)])
     return f"""## The model as built on the regret map
 
-Extra compute with which the built shape ({describe(BUILT, 0)}, A = {BUILT.activation_ratio:.4f}) would reach the loss
-of each law's best shape under the same limits:
+This is the extra compute with which the built shape ({describe(BUILT, 0)}, A = {BUILT.activation_ratio:.4f}) would
+reach the loss of each law's best shape under the same limits:
 
 {table(["law", "its best shape", "as built costs"], rows)}
 
 ![Extra compute against active and total parameters, by the leverage law](images/case_axk1_regret.png)
 
-The map is by `tian`: each point is the best shape of that size, coloured by the compute it wastes. It falls towards
-more total parameters without end: the leverage law has no best number of experts, and the cap decides."""
+The map is by `tian`. Each point is the best shape of that size, coloured by the compute it wastes. More total
+parameters always waste less: the leverage law has no best number of experts, so the cap decides."""
 
 
 def choices(searches: dict[str, Search]) -> str:
@@ -170,26 +173,26 @@ def choices(searches: dict[str, Search]) -> str:
         rows.append([name, count(shape.params_total), f"{seconds:.0f}", *(percent(each) for each in regrets)])
     return f"""## What each choice cost or gained
 
-One number of the built model changed and the rest left as built; the extra compute that the changed model would need
-to be as good as the built one (negative: the change would have saved compute). `decode`: H200-seconds to generate a
-million tokens (256 sequences of 8192).
+Each row changes one number of the built model and shows the extra compute that the changed model would need to be as
+good as the built one (negative: the change would have saved compute). `decode` is H200-seconds to generate a million
+tokens (256 sequences of 8192).
 
 {table(["change", "total", "decode", *searches], rows)}
 
 Where a constraint may explain a choice:
 
-- **192 experts, not 384.** By every law more experts of this size save the most of all changes, and none has a best
-  number. Twice as many are a trillion parameters, twice the memory and nearly twice the cost of a generated token, and
-  more experts to balance: the number is set there, and no law of the loss can weigh it.
-- **Top 8, not 4.** At the same total parameters the leverage law likes fewer experts a token, and `joint-moe` and
-  `abnar` like more. The laws disagree about the sign: nothing to be gained here for sure.
-- **G = 7.** Twice as fine at equal parameters would save 3 to 6 % by three of the four. The report's summary gives the
-  reason for staying below: stability while the load is not balanced, which moves the best G to 6 to 8 in Tian et al.'s
-  own ablation. Finer experts also make smaller matrix products.
+- **192 experts, not 384.** By every law, more experts of this size save the most of all changes, and no law has a best
+  number. Twice as many means a trillion parameters, twice the memory, nearly twice the cost of a generated token, and
+  more experts to balance. These set the number, and no law of the loss can weigh them.
+- **Top 8, not 4.** At the same total parameters the leverage law prefers fewer experts per token, and `joint-moe` and
+  `abnar` prefer more. The laws disagree about the sign, so no gain is certain here.
+- **G = 7.** By three of the four laws, twice as fine at equal parameters would save 3 to 6 %. The report's summary says
+  why it stayed below: stability while the load is not balanced, which moves the best G to 6 to 8 in Tian et al.'s own
+  ablation. Finer experts also make smaller matrix products.
 - **33B active.** The laws over a dense loss (`tian`, `tian-hoffmann`) would train a smaller active model on more
-  tokens, `joint-moe` a larger one on fewer, `abnar` nearly this one: the choice lies inside the spread.
-- **One shared expert, one dense layer, 64 heads, 61 layers.** The laws see these through the parameters and FLOPs
-  alone, so the figures say what they cost, not what they are good for.
+  tokens, `joint-moe` a larger one on fewer, and `abnar` nearly this one. The choice is inside the spread.
+- **One shared expert, one dense layer, 64 heads, 61 layers.** The laws see these only through parameters and FLOPs, so
+  the figures say what they cost, not what they are good for.
 - **163,840 entries.** None of these laws sees the vocabulary except as parameters and FLOPs of the head;
   `scaling vocab choose` does. Approach 2 of Tao et al. advises 132,347 for its 30.65B other active parameters."""
 
@@ -230,24 +233,25 @@ def limits() -> str:
     steps: tuple[tuple[str, dict[str, Any]], ...] = (
         ("memory of the cluster alone", {"max_params_total": None}),
         ("and at most 520e9 parameters", {"max_params_total": CAP}),
-        (f"and at most {built:.0f} tokens an active parameter, as built", {"tokens_per_parameter": (1, built)}),
+        (f"and at most {built:.0f} tokens per active parameter, as built", {"tokens_per_parameter": (1, built)}),
     )
     return f"""## The same question under more limits
 
-By `tian`, each row with the limits of those above it: what is left of the cost of the built model once a choice is
-taken as given.
+By `tian`. Each row adds a limit to those above it, and shows what remains of the cost of the built model once that
+choice is taken as given.
 
 {_limited(steps)}
 
-Given its total parameters and its tokens for each active parameter, the law has nothing to improve in the built model
-(a negative figure: it lies between the shapes that were tried, and is a little better). All of its cost by this law is
-one choice, 379 tokens an active parameter where the law would take over a thousand. A model that small and that long in
-training has its own costs, which the law does not see: steps that cannot be made shorter, a batch that cannot be made
-larger, and quality beyond the loss (arXiv 2501.12370 finds reading comprehension worse in sparser models of equal
-loss).
+Given its total parameters and its tokens per active parameter, the law cannot improve the built model. (The figure is
+negative because the model lies between the shapes that were tried, and is a little better.) By this law, all of its
+cost comes from one choice: 379 tokens per active parameter, where the law would take over a thousand.
 
-How much text there is matters less to this law. Tokens beyond the unique ones are repeats and count less (arXiv
-2305.16264), for the built model too; under the cap of 520e9:
+A model that small, trained that long, has costs of its own that the law does not see: steps that cannot be made
+shorter, a batch that cannot be made larger, and quality beyond the loss (arXiv 2501.12370 finds reading comprehension
+worse in sparser models of equal loss).
+
+The amount of text matters less to this law. Tokens beyond the unique ones are repeats and count less (arXiv
+2305.16264), for the built model too. Under the cap of 520e9:
 
 {_limited(tuple((f"{each / 1e12:g}T unique tokens", {"unique_tokens": each}) for each in (10e12, 5e12, 2e12, 1e12)))}"""
 
