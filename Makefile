@@ -11,8 +11,7 @@ test: $(INSTALLED)  ## minutes
 	$(BIN)/python -m pytest -n auto --dist loadfile -m "not slow"
 
 slow: $(INSTALLED)  ## the long tests: the whole demo, storms of kills, every public corpus
-	$(BIN)/python -m pytest -n auto --dist loadfile -m "slow and not cluster"
-	$(BIN)/python -m pytest -m cluster  # a Slurm or a Ray has the machine to itself
+	$(BIN)/python -m pytest -m slow  # one after another: some measure time, some start a Slurm or a Ray
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
