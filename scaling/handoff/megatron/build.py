@@ -12,8 +12,9 @@ from typing import Any
 
 from scaling.cluster.run import Run
 from scaling.handoff.comparison import Proof, compared_steps
+from scaling.handoff.megatron.fields import PARALLEL, WSD_SHAPES
 from scaling.handoff.megatron.patterns import pipeline_layout
-from scaling.handoff.megatron.write import WSD_SHAPES, recomputation
+from scaling.handoff.megatron.write import flags_of
 from scaling.installation.extras import require, run_module
 
 
@@ -75,8 +76,8 @@ def layout_config(run: Run) -> dict[str, Any]:
         fields |= {"expert_model_parallel_size": layout.expert, "expert_tensor_parallel_size": layout.expert_tensor}
     if layout.pipeline > 1:
         fields["pipeline_model_parallel_layout"] = pipeline_layout(run.stage_layers)
-    flags = recomputation(run)
-    if flags:
+    flags = flags_of(PARALLEL, run)
+    if "--recompute-granularity" in flags:
         fields["recompute_granularity"] = flags["--recompute-granularity"]
         fields["recompute_method"] = flags.get("--recompute-method")
         fields["recompute_num_layers"] = flags.get("--recompute-num-layers")
