@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 from fits.errors import UserError
 from scaling.cluster.run import Run, shown_name
-from scaling.plan import TrainingPlan
+from scaling.plan import Layout, TrainingPlan
 
 
 class Values:
@@ -85,8 +85,14 @@ def fixed(name: str, value: Any) -> Field:
     return Field(name, write=lambda run: value)
 
 
+def layout_of(run: Run) -> Layout:
+    """The layout, or that of a single GPU."""
+    return run.layout or Layout(gpus=1)
+
+
 def written(fields: Iterable[Field], run: Run) -> dict[str, Any]:
     """Name -> value for the file."""
+    run = replace(run, layout=layout_of(run))
     return {field.name: field.write(run) if field.write else attrgetter(field.key)(run) for field in fields}
 
 

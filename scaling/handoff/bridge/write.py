@@ -8,7 +8,8 @@ import yaml
 
 from fits.errors import UserError
 from fits.files import read_text
-from scaling.cluster.run import Run, run_of, shown_name
+from scaling.cluster.run import Run, run_of
+from scaling.handoff.fields import heading
 from scaling.handoff.megatron import write as megatron
 from scaling.handoff.tokenizer import tokenizer_files
 from scaling.plan import TrainingPlan
@@ -89,14 +90,11 @@ def files(plan: TrainingPlan) -> dict[str, str]:
     """
     content = overrides(plan)
     gpus = f" --nproc-per-node and --nnodes for {plan.layout.gpus} GPUs" if plan.layout else ""
-    heading = [
-        f"Training plan '{shown_name(plan)}' for {TARGET}.",
-        f"Parameters: {plan.model.params_total:,} in all, {plan.model.params_active:,} active.",
+    use = [
         f"Overrides for the recipe {recipe(plan.model)}; give torchrun{gpus or ' its GPUs'}.",
         "Set dataset.blend to your data, and put tokenizer.json and its config into ./tokenizer.",
-        *(f"Note: {text}" for text in omissions(plan)),
     ]
-    text = "".join(f"# {line}\n" for line in heading)
+    text = heading(plan, TARGET, use, omissions(plan))
     text += yaml.safe_dump(content, sort_keys=False, allow_unicode=True, width=110, default_flow_style=None)
     return {FILE: text, **tokenizer_files(plan, "tokenizer/")}
 

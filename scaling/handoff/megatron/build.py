@@ -12,9 +12,14 @@ from typing import Any
 
 from scaling.cluster.run import Run
 from scaling.handoff.comparison import Proof, compared_steps
-from scaling.handoff.megatron.patterns import pipeline_layout
-from scaling.handoff.megatron.write import WSD_SHAPES, recomputation
+from scaling.handoff.megatron.fields import EXPERTS, GROUPED, LATENT, PARALLEL, WSD_SHAPES
+from scaling.handoff.megatron.write import flags_of
 from scaling.installation.extras import require, run_module
+
+_NOT_ASKED = (
+    "--multi-latent-attention", "--group-query-attention", "--moe-router-dtype", "--moe-grouped-gemm",
+    "--moe-router-topk-scaling-factor", "--moe-router-bias-update-rate", "--moe-aux-loss-coeff",
+)  # fmt: skip
 
 
 def prove(run: Run) -> Proof:
@@ -62,35 +67,23 @@ def rate_at(run: Run, step: int) -> float:
 
 def layout_config(run: Run) -> dict[str, Any]:
     """Fields of ``TransformerConfig`` that say how the model is split."""
-    layout = run.layout
-    if layout is None:
+    if run.layout is None:
         return {}
-    fields: dict[str, Any] = {
-        "tensor_model_parallel_size": layout.tensor,
-        "pipeline_model_parallel_size": layout.pipeline,
-        "context_parallel_size": layout.context,
-        "sequence_parallel": layout.tensor > 1,
-    }
-    if run.model.is_moe:
-        fields |= {"expert_model_parallel_size": layout.expert, "expert_tensor_parallel_size": layout.expert_tensor}
-    if layout.pipeline > 1:
-        fields["pipeline_model_parallel_layout"] = pipeline_layout(run.stage_layers)
-    flags = recomputation(run)
-    if flags:
-        fields["recompute_granularity"] = flags["--recompute-granularity"]
-        fields["recompute_method"] = flags.get("--recompute-method")
-        fields["recompute_num_layers"] = flags.get("--recompute-num-layers")
-        fields["recompute_modules"] = flags["--recompute-modules"].split() if "--recompute-modules" in flags else None
+    fields = _names_of_flags(flags_of(PARALLEL, run))
+    if run.layout.pipeline == 1:
+        fields.pop("pipeline_model_parallel_layout", None)
+    if "recompute_modules" in fields:
+        fields["recompute_modules"] = fields["recompute_modules"].split()
     return fields
 
 
 def config(run: Run) -> dict[str, Any]:
     """Fields of ``TransformerConfig`` (``MLATransformerConfig`` for latent attention); plain values only."""
     model = run.model
+    latent = model.attention == "mla"
     fields: dict[str, Any] = {
         "num_layers": model.num_layers,
         "hidden_size": model.hidden_size,
-        "num_attention_heads": model.num_attention_heads,
         "ffn_hidden_size": model.dense_ffn_size or model.expert_ffn_size,
         "normalization": "RMSNorm",
         "layernorm_epsilon": model.norm_eps,
@@ -99,44 +92,18 @@ def config(run: Run) -> dict[str, Any]:
         "attention_dropout": 0.0,
         "hidden_dropout": 0.0,
     }
-    if model.attention == "mla":
-        fields |= {
-            "q_lora_rank": model.q_lora_rank,
-            "kv_lora_rank": model.kv_lora_rank,
-            "qk_head_dim": model.qk_nope_head_dim,
-            "qk_pos_emb_head_dim": model.qk_rope_head_dim,
-            "v_head_dim": model.v_head_dim,
-            "rope_type": "rope",
-            "qk_layernorm": True,
-        }
-    else:
-        fields |= {
-            "num_query_groups": model.num_key_value_heads,
-            "kv_channels": model.head_dim,
-            "qk_layernorm": model.qk_norm == "per_head",
-            "add_qkv_bias": model.attention_bias,
-        }
-        if model.attention_sinks:
-            fields["softmax_type"] = "learnable"
+    fields |= _names_of_flags(flags_of((LATENT if latent else GROUPED) + (EXPERTS if model.is_moe else ()), run))
+    if latent:
+        fields.setdefault("q_lora_rank", None)  # its default is a rank
     if model.is_moe:
-        grouped = model.num_expert_groups > 1
-        fields |= {
-            "num_moe_experts": model.num_experts,
-            "moe_layer_freq": [int(model.is_moe_layer(layer)) for layer in range(model.num_layers)],
-            "moe_ffn_hidden_size": model.expert_ffn_size,
-            "moe_router_topk": model.experts_per_token,
-            "moe_router_score_function": model.router_score_function,
-            "moe_router_pre_softmax": not model.router_normalize and model.router_score_function == "softmax",
-            "moe_router_enable_expert_bias": model.router_selection_bias,
-            "moe_router_load_balancing_type": "none" if model.router_selection_bias else "aux_loss",
-            "moe_router_num_groups": model.num_expert_groups if grouped else None,
-            "moe_router_group_topk": model.expert_groups_per_token if grouped else None,
-            "moe_shared_expert_intermediate_size": model.num_shared_experts * model.shared_expert_ffn_size or None,
-            "moe_token_dispatcher_type": "alltoall",
-        }
-        if model.shared_expert_gate:
-            fields["moe_shared_expert_gate"] = True
+        fields["num_moe_experts"] = fields.pop("num_experts")
+        fields["moe_layer_freq"] = [int(model.is_moe_layer(layer)) for layer in range(model.num_layers)]
     return fields
+
+
+def _names_of_flags(flags: dict[str, Any]) -> dict[str, Any]:
+    """What the fields of ``TransformerConfig`` call them, less those that change neither a count nor a check."""
+    return {flag[2:].replace("-", "_"): value for flag, value in flags.items() if flag not in _NOT_ASKED}
 
 
 def _prove_here(request: dict[str, Any]) -> dict[str, Any]:

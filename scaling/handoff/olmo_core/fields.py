@@ -3,7 +3,7 @@
 from typing import Any
 
 from scaling.cluster.run import Run
-from scaling.handoff.fields import Field, Values, fixed, written
+from scaling.handoff.fields import Field, Values, fixed, layout_of, written
 
 CLASSES = {
     "model": "nn.transformer.config.TransformerConfig",
@@ -48,10 +48,6 @@ def _dense_blocks(run: Run) -> dict[int, Any] | None:
 
 def _block(run: Run, feed_forward: tuple[Field, ...]) -> dict[str, Any]:
     return nested(written((*BLOCK, *feed_forward), run))
-
-
-def _micro_batch_tokens(run: Run) -> int:
-    return (run.layout.micro_batch_size if run.layout else 1) * run.sequence_length
 
 
 def nested(flat: dict[str, Any]) -> dict[str, Any]:
@@ -119,7 +115,7 @@ MODEL = (
 )
 
 TRAINING = (
-    Field("train_module.rank_microbatch_size", write=_micro_batch_tokens),
+    Field("train_module.rank_microbatch_size", write=lambda run: layout_of(run).micro_batch_size * run.sequence_length),
     Field("train_module.max_sequence_length", "sequence_length", Values.count),
     Field("train_module.optim.lr", "learning_rate", Values.number),
     Field("train_module.optim.betas", write=lambda run: [run.beta1, run.beta2]),

@@ -8,10 +8,10 @@ import yaml
 
 from scaling.cluster.run import Run, run_of
 from scaling.handoff.comparison import shared_by_width
-from scaling.handoff.fields import heading, refuse, written
+from scaling.handoff.fields import heading, layout_of, refuse, written
 from scaling.handoff.olmo_core.fields import CLASSES, COSINE, DEGREES, MODEL, TRAINING, WSD, nested
 from scaling.handoff.tokenizer import tokenizer_files, tokenizer_omission
-from scaling.plan import Layout, TrainingPlan
+from scaling.plan import TrainingPlan
 
 NAME = "olmo-core"
 TARGET = "OLMo-core 3.0.0 (ai2-olmo-core)"
@@ -90,8 +90,8 @@ def _with_classes(tree: dict[str, Any], place: str) -> dict[str, Any]:
 
 
 def _parallel(run: Run) -> dict[str, Any]:
-    layout = run.layout or Layout(gpus=1)
-    degrees = {name: degree for name, degree in written(DEGREES, replace(run, layout=layout)).items() if degree > 1}
+    layout = layout_of(run)
+    degrees = {name: degree for name, degree in written(DEGREES, run).items() if degree > 1}
     data: dict[str, Any] = {"name": "fsdp"}
     if layout.expert > 1:  # its experts are split over the ranks that share the weights
         replicas = layout.gpus // (layout.pipeline * layout.context * layout.expert)
