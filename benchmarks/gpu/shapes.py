@@ -83,7 +83,13 @@ def tiny(shape: Shape) -> Shape:
 
 
 def run_config(
-    shape: Shape, device: str, *, compiled: bool, micro_batch_tokens: int | None = None, seed: int = 0
+    shape: Shape,
+    device: str,
+    *,
+    compiled: bool,
+    micro_batch_tokens: int | None = None,
+    seed: int = 0,
+    dtype: str = "bfloat16",
 ) -> RunConfig:
     """A run long enough that its schedule stays at the peak; the whole batch at once unless a part is named."""
     data = {
@@ -98,7 +104,7 @@ def run_config(
         },
         "seed": seed,
         "device": device,
-        "dtype": "bfloat16",
+        "dtype": dtype,
         "compile": compiled,
         "data": {"tokens": "random"},
     }

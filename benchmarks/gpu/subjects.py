@@ -69,17 +69,18 @@ def _initialize_on_device(model: Model, training: TrainingConfig, seed: int) -> 
             parameter.normal_(std=scale.init)
 
 
-def _training(shape: Shape, device: torch.device, *, compiled: bool, micro: int | None, seed: int = 0) -> Training:
+def _training(shape: Shape, device: torch.device, *, micro: int | None, **settings: Any) -> Training:
+    """``settings``: as for ``run_config``."""
     set_matmul_precision(device, shape.hidden_size)
-    config = run_config(shape, device.type, compiled=compiled, micro_batch_tokens=micro, seed=seed)
-    reader: Any = RandomTokens(shape.vocab_size, shape.sequence_length, seed)
+    config = run_config(shape, device.type, micro_batch_tokens=micro, **settings)
+    reader: Any = RandomTokens(shape.vocab_size, shape.sequence_length, config.seed)
     with patch("trainer_small.steps.training.initialize", _initialize_on_device), device:
         return Training(config, reader, device)
 
 
-def ours(shape: Shape, device: torch.device, *, compiled: bool, graphs: bool = False) -> Step:
+def ours(shape: Shape, device: torch.device, *, compiled: bool, graphs: bool = False, dtype: str = "bfloat16") -> Step:
     """Whole steps of one run, as ``scaling sweep run-one`` trains it; ``graphs``: replayed as CUDA graphs."""
-    training = _training(shape, device, compiled=compiled and not graphs, micro=None)
+    training = _training(shape, device, compiled=compiled and not graphs, micro=None, dtype=dtype)
     if graphs:
         compile_model(training.model, graphs=True)
 
@@ -105,10 +106,19 @@ def our_pieces(shape: Shape, device: torch.device, *, compiled: bool, micro: int
     return Pieces(part, lambda: training.advance(losses[0]))
 
 
-def stack_of(shape: Shape, device: torch.device, models: int, *, compiled: bool, graphs: bool = False) -> Step:
+def stack_of(
+    shape: Shape,
+    device: torch.device,
+    models: int,
+    *,
+    compiled: bool,
+    graphs: bool = False,
+    dtype: str = "bfloat16",
+) -> Step:
     """Whole steps of so many runs as one stack."""
     trainings = [
-        _training(shape, device, compiled=compiled and not graphs, micro=None, seed=seed) for seed in range(models)
+        _training(shape, device, compiled=compiled and not graphs, micro=None, seed=seed, dtype=dtype)
+        for seed in range(models)
     ]
     stack = Stack(trainings)
     if graphs:

@@ -41,7 +41,8 @@ def main() -> None:
         tokenizers={VOCAB_SIZE: f"study/tokenizers/{VOCAB_SIZE}/tokenizer.json"},
         runs=tuple(_runs()),
     ).save(out / "sweep.yaml")
-    run_sweep(out / "sweep.yaml", out / "runs", workers=options.workers, progress=_say)
+    if run_sweep(out / "sweep.yaml", out / "runs", workers=options.workers, progress=_say).interrupted:
+        raise SystemExit("stopped; the same command carries on")
     write_runs(sweep_table(out / "runs"), ROOT / "docs" / "data" / "proxy_runs.csv")
 
 

@@ -8,7 +8,7 @@ from benchmarks.gpu.timing import seconds_of
 from scaling.commands.console import print_table, say
 
 MODELS = 16
-_COMMON = {"vocab_size": 2048, "sequence_length": 128, "micro_batch_tokens": 512, "batch_tokens": 512}
+_COMMON = {"vocab_size": 2048, "sequence_length": 128, "batch_tokens": 512}
 SHAPES = [
     Shape(64, 4, None, num_experts=8, experts_per_token=2, **_COMMON),
     Shape(64, 4, None, num_experts=32, experts_per_token=2, **_COMMON),

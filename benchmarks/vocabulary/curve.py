@@ -55,7 +55,8 @@ def main() -> None:
         tokenizers={size: f"study/tokenizers/{size}/tokenizer.json" for size in SIZES},
         budget_flops=options.budget_flops,
     ).save(out / "sweep.yaml")
-    run_sweep(out / "sweep.yaml", out / "runs", workers=options.workers)
+    if run_sweep(out / "sweep.yaml", out / "runs", workers=options.workers).interrupted:
+        raise SystemExit("stopped; the same command carries on")
     table = sweep_table(out / "runs")
     (ROOT / "docs" / "data").mkdir(exist_ok=True)
     write_runs(table, ROOT / "docs" / "data" / "vocabulary_runs.csv")

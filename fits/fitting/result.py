@@ -328,6 +328,12 @@ def estimates(
         low, high, error = value, value, 0.0
         if len(draws) > 1 and how[name] != "fixed":
             low, high = (float(each) for each in interval(draws[:, index], level))
-            error = float(draws[:, index].std(ddof=1))
+            error = _standard_deviation(draws[:, index])
         result[name] = Estimate(value=value, low=low, high=high, standard_error=error, how=how[name])
     return result
+
+
+def _standard_deviation(draws: np.ndarray) -> float:
+    """In units of a power of two near the largest draw: a parameter that the runs leave free may be drawn at 1e200."""
+    exponent = np.frexp(np.abs(draws).max())[1]
+    return float(np.ldexp(np.ldexp(draws, -exponent).std(ddof=1), exponent))

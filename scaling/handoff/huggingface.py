@@ -1,4 +1,4 @@
-"""Hugging Face: config.json, which holds the model and nothing of the training."""
+"""Hugging Face: config.json, which holds the model and nothing of the training; and its count by transformers."""
 
 import json
 from collections.abc import Mapping

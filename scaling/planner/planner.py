@@ -251,7 +251,7 @@ _SMALLER = 0.93
 
 
 def with_layout(
-    found: Search, cluster: Cluster, draft: Callable[[Search], TrainingPlan]
+    found: Search, cluster: Cluster, plan_of: Callable[[Search], TrainingPlan]
 ) -> tuple[Search, TrainingPlan]:
     """The best shape that some layout of the cluster holds, and its plan with the fastest layout.
 
@@ -259,7 +259,7 @@ def with_layout(
         UserError: none does; says what the smallest one tried is short of.
     """
     while True:
-        plan = draft(found)
+        plan = plan_of(found)
         try:
             return found, _fastest(plan, cluster)
         except UserError as error:

@@ -9,6 +9,7 @@ import pytest
 
 import fits
 from fits.errors import UserError
+from fits.fitting.result import estimates
 from fits.solver.objective import make_objective
 from fits.tables.binding import bind_table
 from fits.tables.files import read_table
@@ -335,6 +336,13 @@ def test_a_sharp_objective_on_runs_of_few_kinds_still_ends_at_its_minimum(seed: 
     sizes = np.abs((logs - 2.5)[None] - np.sort(logs - 2.5)[:, None])
     least = np.where(sizes < 1e-3, sizes**2 / 2, 1e-3 * (sizes - 5e-4)).sum(axis=1).min()
     assert fit.convergence.converged and fit.objective.value <= least * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("size", [1.0, 1e-3, 1e154, 1e300])
+def test_the_standard_error_of_any_draws_is_a_number(size: float) -> None:
+    draws = size * np.array([[1.0], [2.0], [4.0]])
+    found = estimates(["A"], {"A": 2 * size}, draws, 0.9, {"A": "fitted"})["A"]
+    assert found.standard_error / size == pytest.approx(np.std([1.0, 2.0, 4.0], ddof=1))
 
 
 @pytest.mark.slow
