@@ -1,4 +1,4 @@
-"""The assumptions of the memory and time model, each a number with a name, read from ``assumptions.yaml``; and what a GPU reaches by them."""
+"""The assumptions of the memory and time model, from ``assumptions.yaml``, and what a GPU reaches by them."""
 
 from functools import cache
 from pathlib import Path
