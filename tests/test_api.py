@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs" / "api.md"
 PACKAGES = ("fits", "trainer_small", "vocab_study", "scaling")
-HEAVY = ("torch", "transformers", "matplotlib", "pandas", "scipy")
+HEAVY = ("torch", "transformers", "matplotlib", "altair", "pandas", "scipy")
 
 
 @pytest.mark.parametrize("package", PACKAGES)

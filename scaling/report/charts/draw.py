@@ -13,7 +13,7 @@ import altair as alt
 import pandas as pd
 import vl_convert
 
-INK, MUTED, RULE = "var(--ink)", "var(--muted)", "var(--rule)"
+INK, MUTED, RULE, PAPER = (f"var(--{name})" for name in ("ink", "muted", "rule", "paper"))
 SERIES = [f"var(--{name})" for name in ("blue", "vermillion", "green", "purple", "orange", "sky")]
 """Okabe and Ito's colours, told apart by the colour-blind; the style sheet has them for both colour schemes."""
 BLUE, VERMILLION, GREEN, PURPLE, *_ = SERIES
@@ -22,8 +22,9 @@ SHAPES = ["circle", "square", "diamond", "triangle-up", "triangle-down", "cross"
 COUNT = "replace(format(datum.value, '.3~s'), 'G', 'B')"
 SIZE = "datum.value % 1024 || datum.value < 1e4 ? format(datum.value, '~') : datum.value / 1024 + 'k'"
 _EXPONENT = "floor(log(datum.value) / LN10 + 1e-9)"
+_LEADING = f"round(datum.value / pow(10, {_EXPONENT}))"
 _RAISED = f"'⁰¹²³⁴⁵⁶⁷⁸⁹'[floor({_EXPONENT} / 10)] + '⁰¹²³⁴⁵⁶⁷⁸⁹'[{_EXPONENT} % 10]"
-POWER = f"replace(format(datum.value / pow(10, {_EXPONENT}), '.2~r') + '·', /^1·/, '') + '10' + {_RAISED}"
+POWER = f"({_LEADING} == 1 ? '' : {_LEADING} + '·') + '10' + {_RAISED}"
 """Labels of an axis as Vega expressions, so that they hold while a reader zooms: 31.2B, 128k, 3·10¹⁵."""
 
 _TEXT = {"labelColor": INK, "titleColor": INK, "labelFontSize": 12, "titleFontSize": 12.5, "titleFontWeight": "normal"}
@@ -31,7 +32,8 @@ _CONFIG = {
     "background": "transparent",
     "font": "system-ui, sans-serif",
     "view": {"stroke": None},
-    "axis": _TEXT | {"domainColor": MUTED, "tickColor": MUTED, "gridColor": RULE, "labelOverlap": "greedy"},
+    "axis": _TEXT
+    | {"domainColor": MUTED, "tickColor": MUTED, "gridColor": RULE, "labelOverlap": "greedy", "titlePadding": 8},
     "legend": _TEXT | {"orient": "bottom", "title": None, "columns": 2, "labelLimit": 0},
     "line": {"color": BLUE},
     "area": {"color": BLUE, "opacity": 0.18},
@@ -81,27 +83,28 @@ def script() -> str:
     return vl_convert.javascript_bundle(Path(__file__).with_name("live.js").read_text())
 
 
-def log(channel: type, field: str, title: str, labels: str = POWER, ticks: Sequence[float] = (), **scale) -> Any:
+def log(channel: type, field: str, title: str, labels: str = POWER, ticks: Sequence[float] = (), **domain) -> Any:
     """A logarithmic axis, not stretched to whole decades; ``ticks`` where only some values mean anything."""
-    axis = alt.Axis(labelExpr=labels, **({"values": ticks} if ticks else {"tickCount": 6}))
-    return channel(
-        field=field,
-        type="quantitative",
-        title=title,
-        axis=axis,
-        scale=alt.Scale(type="log", nice=False, padding=10, **scale),
-    )
+    # Vega leaves the label of a minor tick empty: it gets no line either.
+    major: Any = {"condition": {"test": "datum.label", "value": 1}, "value": 0}
+    few = {"labelExpr": f"datum.label ? {labels} : ''", "tickCount": 5, "gridOpacity": major, "tickOpacity": major}
+    axis = alt.Axis(labelExpr=labels, values=ticks) if ticks else alt.Axis(**few)
+    scale = alt.Scale(type="log", nice=False, padding=18, **domain)
+    return channel(field=field, type="quantitative", title=title, axis=axis, scale=scale)
 
 
 def linear(channel: type, field: str, title: str) -> Any:
     """A linear axis that need not begin at zero."""
-    return channel(field=field, type="quantitative", title=title, scale=alt.Scale(zero=False))
+    return channel(field=field, type="quantitative", title=title, scale=alt.Scale(zero=False, padding=8))
 
 
 def by_series(values: Iterable[str], colours: Sequence[str] = SERIES, shapes: Sequence[str] = ()) -> dict[str, Any]:
     """Colour, and shape where there are shapes, by the column ``series``; past the palette they repeat."""
     domain = list(dict.fromkeys(values))
-    channels = {"color": alt.Color("series:N", scale=alt.Scale(domain=domain, range=list(colours)))}
+    legend: Any = alt.Undefined if len(domain) > 1 else None
+    channels: dict[str, Any] = {
+        "color": alt.Color("series:N", scale=alt.Scale(domain=domain, range=list(colours)), legend=legend)
+    }
     if shapes:
         channels["shape"] = alt.Shape("series:N", scale=alt.Scale(domain=domain, range=list(shapes)))
     return channels

@@ -40,7 +40,7 @@ def isoflop_chart(name: str, slices: list[Slice], unit: str) -> draw.Chart:
         name,
         description,
         caption,
-        *draw.banded(curves[curves.loss < 1.15 * curves.best_loss], x, "loss", unit, **draw.by_series(curves.series)),
+        *draw.banded(curves.query("loss < 1.15 * best_loss"), x, "loss", unit, **draw.by_series(curves.series)),
         optimum.mark_rule(strokeWidth=2).encode(x=draw.log(alt.X, "best_low", title, draw.COUNT), x2="best_high"),
         optimum.mark_point(color=draw.INK, opacity=1).encode(x=draw.log(alt.X, "best", title, draw.COUNT)),
         width=1080,

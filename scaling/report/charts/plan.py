@@ -29,17 +29,17 @@ def regret_chart(name: str, neighbours: tuple[Neighbour, ...]) -> draw.Chart:
     right = np.nanmax([*known.flat, 0.02]) * (3 if any(endless | unknown) else 1.3)
     left = min(np.nanmin([*known.flat, 0]) * 1.3, -0.003)
     ends, ticks = table.assign(high=table.high.fillna(right)), (-1, -0.1, -0.01, 0, 0.01, 0.1, 1, 10, 100)
-    rows = [row for group, members in table.groupby("group", sort=False) for row in (group, *members.row)]
+    rows = [row for group, members in table.groupby("group", sort=False) for row in (str(group), *members.row)]
     x = alt.X(
         field="regret",
         type="quantitative",
         title="extra compute for the same loss",
         scale=alt.Scale(type="symlog", constant=0.01, domain=[left, right], nice=False),
-        axis=alt.Axis(values=ticks, labelExpr="datum.value ? format(datum.value, '+,.0%') : '0'"),
+        axis=alt.Axis(values=ticks, labelExpr="datum.value ? format(100 * datum.value, '+,') + '\u00a0%' : '0'"),
     )
     values = alt.Axis(labelExpr=f"split(datum.value, '{_VALUE}')[1] || ''", ticks=False, domain=False, grid=False)
     y = alt.Y("row:N", title=None, scale=alt.Scale(domain=rows), axis=values)
-    headings = alt.Chart(table.drop_duplicates("group")).mark_text(align="left", fontWeight="bold")
+    headings = alt.Chart(table.drop_duplicates("group")).encode(x=alt.value(0), y=alt.Y("group:N"), text="group:N")
     caption = (
         "What it costs to be off. Each row changes one choice of the plan; the dot is the extra compute that reaches "
         "the same predicted loss. Zero is the plan."
@@ -52,11 +52,14 @@ def regret_chart(name: str, neighbours: tuple[Neighbour, ...]) -> draw.Chart:
         "Extra compute needed to reach the plan's loss with one choice changed, with intervals.",
         caption,
         alt.Chart(pd.DataFrame({"regret": [0]})).mark_rule().encode(x=x),
-        headings.encode(x=alt.value(0), y=alt.Y("group:N"), text="group:N"),
-        draw.tipped(ends[bounded]).mark_rule(color=draw.BLUE, strokeWidth=2.5).encode(x=x.field("low"), x2="high", y=y),
-        draw.points(ends[endless], shape="triangle-right").encode(x=x.field("high"), y=y),
-        draw.points(table[~unknown]).encode(x=x, y=y),
-        draw.tipped(table[unknown])
+        headings.mark_text(align="left", fontWeight="bold", stroke=draw.PAPER, strokeWidth=4),
+        headings.mark_text(align="left", fontWeight="bold"),
+        draw.tipped(ends.dropna(subset=["low"]))
+        .mark_rule(color=draw.BLUE, strokeWidth=2.5)
+        .encode(x=x.field("low"), x2="high", y=y),
+        draw.points(ends.loc[list(endless[endless].index)], shape="triangle-right").encode(x=x.field("high"), y=y),
+        draw.points(table.dropna(subset=["regret"])).encode(x=x, y=y),
+        draw.tipped(table.query("regret.isna()"))
         .mark_text(text="never reaches this loss", align="right", color=draw.MUTED)
         .encode(x=alt.value("width"), y=y),
         height=22 * len(rows),
@@ -158,7 +161,7 @@ def spread_chart(name: str, advice: tuple[Advice, ...], plan: TrainingPlan) -> d
     )
     kinds = [kind for kind in _KINDS if kind in set(table.series)]
     x, y = (
-        draw.log(channel, column, title, draw.COUNT, domain=[table[column].min() / 1.6, table[column].max() * 1.6])
+        draw.log(channel, column, title, draw.COUNT, domain=[table[column].min() / 2, table[column].max() * 2])
         for channel, column, title in ((alt.X, "tokens", "tokens"), (alt.Y, "params", "active parameters"))
     )
     chosen = alt.selection_point(name="kinds", fields=["series"], bind="legend", toggle="true")
@@ -166,10 +169,9 @@ def spread_chart(name: str, advice: tuple[Advice, ...], plan: TrainingPlan) -> d
         x=x, y=y, **draw.by_series(kinds, *zip(*(_KINDS[kind] for kind in kinds), strict=True))
     )
     # The laws lie along a diagonal, so labels on its two sides in turn keep clear of each other.
-    labels = [
-        alt.Chart(table[side::2]).mark_text(align=align, dx=dx).encode(x=x, y=y, text="law:N")
-        for side, align, dx in ((0, "left", 8), (1, "right", -8))
-    ]
+    right, left = alt.Chart(table[::2]), alt.Chart(table[1::2])
+    labels = [right.mark_text(align="left", dx=8), left.mark_text(align="right", dx=-8)]
+    labels = [label.encode(x=x, y=y, text="law:N") for label in labels]
     built = sum(kind == "models as built" for _, kind, *_ in laws)
     shown = f"{len(laws) - built} published laws, {built} built models, this plan"
     caption = (
