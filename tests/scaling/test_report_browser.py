@@ -92,7 +92,7 @@ def test_the_pointer_on_a_run_shows_its_name(page: str, tmp_path: Path) -> None:
 
 def test_the_legend_chooses_the_laws_that_are_shown(page: str, tmp_path: Path) -> None:
     script = """
-  const chart = [...root.querySelectorAll(".chart")].find(each => each.textContent.includes("laws of dense models"));
+  const chart = [...root.querySelectorAll(".chart")].find(each => each.textContent.includes("dense laws"));
   const shown = () => chart.querySelectorAll(".live .points_marks path").length;
   const before = shown();
   const symbol = chart.querySelector(".live .role-legend-symbol path");

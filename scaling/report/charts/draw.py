@@ -74,7 +74,9 @@ def figure(name: str, description: str, caption: str, *layers: alt.Chart, width:
     svg = re.sub(r'class="marks" width="\d+" height="\d+"', lambda _: named, svg, count=1)
     # Pixels need no six digits.
     svg = re.sub(r' (?:d|x2|y2|transform)="[^"]*"', lambda place: re.sub(r"(\.\d{2})\d+", r"\1", place.group()), svg)
-    return Chart(spec, re.sub(r'(id="|url\(#)(?=clip)', rf"\g<1>{name}-", svg), caption)
+    clips = list(dict.fromkeys(re.findall(r'id="(clip\d+)"', svg)))  # numbered through all pictures of the process
+    svg = re.sub(r"(?<=[\"#])clip\d+(?=[\")])", lambda clip: f"{name}-clip{clips.index(clip.group())}", svg)
+    return Chart(spec, svg, caption)
 
 
 @cache

@@ -24,11 +24,12 @@ def regret_chart(name: str, neighbours: tuple[Neighbour, ...]) -> draw.Chart:
     table["tip"] = [
         f"{each.change}: {percent(each.regret)} ({percent(each.low)} to {percent(each.high)})" for each in neighbours
     ]
-    bounded, endless, unknown = table.low.notna(), table.low.notna() & table.high.isna(), table.regret.isna()
+    table["endless"] = table.low.notna() & table.high.isna()
     known = table[["regret", "low", "high"]].to_numpy()
-    right = np.nanmax([*known.flat, 0.02]) * (3 if any(endless | unknown) else 1.3)
+    right = np.nanmax([*known.flat, 0.02]) * (3 if any(table.endless | table.regret.isna()) else 1.3)
     left = min(np.nanmin([*known.flat, 0]) * 1.3, -0.003)
     ends, ticks = table.assign(high=table.high.fillna(right)), (-1, -0.1, -0.01, 0, 0.01, 0.1, 1, 10, 100)
+    bars, never = draw.tipped(ends.dropna(subset=["low"])), draw.tipped(table.query("regret.isna()"))
     rows = [row for group, members in table.groupby("group", sort=False) for row in (str(group), *members.row)]
     x = alt.X(
         field="regret",
@@ -44,9 +45,9 @@ def regret_chart(name: str, neighbours: tuple[Neighbour, ...]) -> draw.Chart:
         "What it costs to be off. Each row changes one choice of the plan; the dot is the extra compute that reaches "
         "the same predicted loss. Zero is the plan."
     )
-    if any(bounded):
+    if any(table.low.notna()):
         caption += " The bar is the interval over the law's draws"
-        caption += "; an arrow: some draws never reach the loss." if any(endless) else "."
+        caption += "; an arrow: some draws never reach the loss." if any(table.endless) else "."
     return draw.figure(
         name,
         "Extra compute needed to reach the plan's loss with one choice changed, with intervals.",
@@ -54,14 +55,12 @@ def regret_chart(name: str, neighbours: tuple[Neighbour, ...]) -> draw.Chart:
         alt.Chart(pd.DataFrame({"regret": [0]})).mark_rule().encode(x=x),
         headings.mark_text(align="left", fontWeight="bold", stroke=draw.PAPER, strokeWidth=4),
         headings.mark_text(align="left", fontWeight="bold"),
-        draw.tipped(ends.dropna(subset=["low"]))
-        .mark_rule(color=draw.BLUE, strokeWidth=2.5)
-        .encode(x=x.field("low"), x2="high", y=y),
-        draw.points(ends.loc[list(endless[endless].index)], shape="triangle-right").encode(x=x.field("high"), y=y),
+        bars.mark_rule(color=draw.BLUE, strokeWidth=2.5).encode(x=x.field("low"), x2="high", y=y),
+        draw.points(ends.query("endless"), shape="triangle-right").encode(x=x.field("high"), y=y),
         draw.points(table.dropna(subset=["regret"])).encode(x=x, y=y),
-        draw.tipped(table.query("regret.isna()"))
-        .mark_text(text="never reaches this loss", align="right", color=draw.MUTED)
-        .encode(x=alt.value("width"), y=y),
+        never.mark_text(text="never reaches this loss", align="right", color=draw.MUTED).encode(
+            x=alt.value("width"), y=y
+        ),
         height=22 * len(rows),
     )
 
@@ -79,7 +78,7 @@ def curve_chart(name: str, prediction: Prediction) -> draw.Chart:
     curve = pd.DataFrame([each.model_dump() for each in prediction.curve])
     interval = f"{quantity(last.low)} to {quantity(last.high)}"
     end = curve.tail(1).assign(tip=f"{quantity(last.value)} ({interval}) at {short(last.tokens)} tokens")
-    x = draw.log(alt.X, "tokens", "tokens of a run that ends there, learning rate decayed", draw.COUNT)
+    x = draw.log(alt.X, "tokens", "tokens of a decayed run that ends there", draw.COUNT)
     description = (
         f"Predicted {prediction.quantity.replace('_', ' ')} from {short(first.tokens)} to {short(last.tokens)} tokens, "
         f"ending at {quantity(last.value)} with interval {interval}."
@@ -136,8 +135,8 @@ def _promise(end: pd.DataFrame, x: alt.X, unit: str, word: str, colour: str, sha
 
 
 _KINDS = {
-    "laws of mixtures of experts": (draw.BLUE, "circle"),
-    "laws of dense models": (draw.PURPLE, "square"),
+    "MoE laws": (draw.BLUE, "circle"),
+    "dense laws": (draw.PURPLE, "square"),
     "models as built": (draw.VERMILLION, "triangle-up"),
     "this plan": (draw.GREEN, "diamond"),
 }
@@ -146,7 +145,7 @@ _KINDS = {
 def _kind(advice: Advice) -> str:
     if is_built(advice):
         return "models as built"
-    return "laws of dense models" if advice.note.startswith("dense") else "laws of mixtures of experts"
+    return "dense laws" if advice.note.startswith("dense") else "MoE laws"
 
 
 def spread_chart(name: str, advice: tuple[Advice, ...], plan: TrainingPlan) -> draw.Chart | None:
