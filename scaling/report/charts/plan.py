@@ -1,5 +1,7 @@
 """Charts of a plan: what it costs to be off, the promised curve, how far it reaches, the spread of published laws."""
 
+from collections.abc import Iterator
+
 import altair as alt
 import numpy as np
 import pandas as pd
@@ -134,6 +136,8 @@ def _promise(end: pd.DataFrame, x: alt.X, unit: str, word: str, colour: str, sha
     ]
 
 
+_WIDTH, _HEIGHT = 900, 380
+"""Of the still chart of the spread; a live one that is much narrower has no labels but tips."""
 _KINDS = {
     "MoE laws": (draw.BLUE, "circle"),
     "dense laws": (draw.PURPLE, "square"),
@@ -154,23 +158,23 @@ def spread_chart(name: str, advice: tuple[Advice, ...], plan: TrainingPlan) -> d
     laws = [each for each in laws if all(each)]
     if not laws:
         return None
-    rows = sorted([*laws, ("this plan", "this plan", plan.tokens, plan.model.params_active)], key=lambda row: row[2])
+    rows = [*laws, ("this plan", "this plan", plan.tokens, plan.model.params_active)]
     table = pd.DataFrame(rows, columns=["law", "series", "tokens", "params"]).assign(
         tip=[f"{law}: {short(params)} active on {short(tokens)} tokens" for law, _, tokens, params in rows]
     )
     kinds = [kind for kind in _KINDS if kind in set(table.series)]
     x, y = (
-        draw.log(channel, column, title, draw.COUNT, domain=[table[column].min() / 2, table[column].max() * 2])
+        draw.log(channel, column, title, draw.COUNT, domain=[table[column].min() / 1.6, table[column].max() * 1.6])
         for channel, column, title in ((alt.X, "tokens", "tokens"), (alt.Y, "params", "active parameters"))
     )
     chosen = alt.selection_point(name="kinds", fields=["series"], bind="legend", toggle="true")
     marks = draw.points(table, zoom=True, size=90).encode(
         x=x, y=y, **draw.by_series(kinds, *zip(*(_KINDS[kind] for kind in kinds), strict=True))
     )
-    # The laws lie along a diagonal, so labels on its two sides in turn keep clear of each other.
-    right, left = alt.Chart(table[::2]), alt.Chart(table[1::2])
-    labels = [right.mark_text(align="left", dx=8), left.mark_text(align="right", dx=-8)]
-    labels = [label.encode(x=x, y=y, text="law:N") for label in labels]
+    places = pd.DataFrame(_label_places(table), columns=["align", "dx", "dy"], index=table.index)
+    moved: dict = {name: alt.expr(f"datum.{name}") for name in places.columns}
+    labels = alt.Chart(table.join(places)).mark_text(**moved, opacity=alt.expr("width < 600 ? 0 : 1"))
+    labels = labels.encode(x=x, y=y, text="law:N")
     built = sum(kind == "models as built" for _, kind, *_ in laws)
     shown = f"{len(laws) - built} published laws, {built} built models, this plan"
     caption = (
@@ -179,5 +183,33 @@ def spread_chart(name: str, advice: tuple[Advice, ...], plan: TrainingPlan) -> d
         "Down the diagonal the budget is the same; where along it to stand is what the laws disagree about. "
         "Choose kinds in the legend to see only them."
     )
-    layers = [layer.transform_filter(chosen) for layer in (marks.add_params(chosen), *labels)]
-    return draw.figure(name, f"Active parameters against tokens: {shown}.", caption, *layers, width=900, height=380)
+    layers = [layer.transform_filter(chosen) for layer in (marks.add_params(chosen), labels)]
+    return draw.figure(
+        name, f"Active parameters against tokens: {shown}.", caption, *layers, width=_WIDTH, height=_HEIGHT
+    )
+
+
+def _label_places(table: pd.DataFrame) -> Iterator[tuple[str, int, int]]:
+    """(alignment, dx, dy) of each label: beside its mark, clear of the marks and of the labels before it."""
+    x, y = (
+        np.interp(np.log(column), [np.log(column.min() / 1.6), np.log(column.max() * 1.6)], ends)
+        for column, ends in ((table.tokens, (18, _WIDTH - 18)), (table.params, (_HEIGHT - 18, 18)))
+    )
+    taken = list(zip(x - 8, x + 8, y, strict=True))
+    for law, left, top in zip(table.law, x, y, strict=True):
+        length = 7 * len(law)
+        spots = {
+            (align, dx, dy): (left + dx - length * (dx < 0), left + dx + length * (dx > 0), top + dy)
+            for dy in (0, -8, 8, -16, 16)
+            for align, dx in (("left", 10), ("right", -10))
+        }
+        free = [
+            place
+            for place, (start, end, height) in spots.items()
+            if start > 0
+            and end < _WIDTH
+            and all(end < first or start > last or abs(height - line) > 13 for first, last, line in taken)
+        ]
+        place = free[0] if free else next(iter(spots))
+        taken.append(spots[place])
+        yield place
