@@ -17,7 +17,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 
 # The page in a frame of the width under test, because a headless window cannot be made as narrow as a phone.
-WRAPPER = """<!doctype html><body><iframe id="frame" style="width:{width}px;height:900px;border:0" srcdoc="{page}">
+WRAPPER = """<!doctype html><meta charset="utf-8"><body><iframe id="frame" style="width:{width}px;height:900px;border:0" srcdoc="{page}">
 </iframe><p id="result">not measured</p><script>
 window.onload = async () => {
   const frame = document.getElementById("frame"), root = frame.contentDocument, view = frame.contentWindow;
@@ -67,6 +67,16 @@ def test_charts_are_live_nothing_overflows_and_the_console_is_silent(page: str, 
     assert (found["stills"], found["whole"]) == (0, True)
 
 
+def test_print_shows_each_chart_once_as_its_still_picture(page: str, tmp_path: Path) -> None:
+    printed = page.replace("@media screen", "@media tv").replace("@media print", "@media screen")
+    script = """
+  const shown = kind => [...root.querySelectorAll(kind)].filter(each => each.getClientRects().length).length;
+  root.querySelectorAll("details").forEach(each => { each.open = true; });
+  return [shown(".still"), shown(".live svg"), live()]"""
+    stills, live, drawn = browse(printed, tmp_path, 800, script)[0]
+    assert stills == drawn and live == 0
+
+
 def test_without_scripts_every_chart_is_a_still_picture(page: str, tmp_path: Path) -> None:
     blocked = page.replace("script-src", "script-src 'none'; other")
     script = 'return [...root.querySelectorAll(".still")].filter(each => each.getClientRects().length).length'
@@ -88,6 +98,25 @@ def test_the_pointer_on_a_run_shows_its_name(page: str, tmp_path: Path) -> None:
   await wait();
   return root.getElementById("vg-tooltip-element").textContent"""
     assert re.match(r"d\d+-\S+: \d\.\d+", browse(page, tmp_path, 1000, script)[0])
+
+
+def test_the_wheel_zooms_with_ctrl_alone_and_a_figure_can_be_saved(page: str, tmp_path: Path) -> None:
+    script = """
+  const chart = root.querySelector(".live"), mark = chart.querySelector(".points_marks path");
+  const {x, y} = mark.getBoundingClientRect();
+  const labels = () => [...chart.querySelectorAll(".role-axis-label text")].map(each => each.textContent).join();
+  const turn = async ctrlKey => {
+    const at = {bubbles: true, cancelable: true, view, clientX: x, clientY: y};
+    mark.dispatchEvent(new view.WheelEvent("wheel", {...at, deltaY: -500, ctrlKey}));
+    await wait();
+    return labels();
+  };
+  const saved = [...chart.querySelectorAll(".vega-actions a")].map(each => each.textContent);
+  return [labels(), await turn(false), await turn(true), saved]"""
+    (before, scrolled, zoomed, saved), console = browse(page, tmp_path, 1000, script)
+    assert before == scrolled != zoomed
+    assert saved == ["Save as SVG", "Save as PNG"]
+    assert console == ""
 
 
 def test_the_legend_chooses_the_laws_that_are_shown(page: str, tmp_path: Path) -> None:

@@ -14,7 +14,10 @@ def runs_chart(name: str, points: list[RunPoint], unit: str) -> draw.Chart:
     tips = [f"{quantity(each.measured)} {unit}, {flops(each.train_flops)} FLOPs" for each in points]
     x, y = draw.log(alt.X, "train_flops", "training FLOPs"), draw.linear(alt.Y, "measured", unit)
     description = f"{len(points)} runs: {unit} against training FLOPs, by purpose."
-    caption = "Every run, by what it was bought for. Rest the pointer on a mark for the run's name and figures."
+    caption = (
+        "Every run, by what it was bought for. Rest the pointer on a mark for the run's name and figures; "
+        "drag to move, turn the wheel with Ctrl held to zoom, double-click to go back."
+    )
     return draw.figure(name, description, caption, _by_purpose(points, tips, x, y))
 
 
