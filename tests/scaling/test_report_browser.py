@@ -17,7 +17,8 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium on PATH")
 
 # The page in a frame of the width under test, because a headless window cannot be made as narrow as a phone.
-WRAPPER = """<!doctype html><meta charset="utf-8"><body><iframe id="frame" style="width:{width}px;height:900px;border:0" srcdoc="{page}">
+WRAPPER = """<!doctype html><meta charset="utf-8"><body>
+<iframe id="frame" style="width:{width}px;height:900px;border:0" srcdoc="{page}">
 </iframe><p id="result">not measured</p><script>
 window.onload = async () => {
   const frame = document.getElementById("frame"), root = frame.contentDocument, view = frame.contentWindow;
