@@ -12,7 +12,7 @@ from tests.places import ROOT
 
 PAGE = ROOT / "docs" / "api.md"
 PACKAGES = ("fits", "trainer_small", "vocab_study", "scaling")
-HEAVY = ("torch", "transformers", "matplotlib", "pandas", "scipy")
+HEAVY = ("torch", "transformers", "matplotlib", "altair", "pandas", "scipy")
 
 
 @pytest.mark.parametrize("package", PACKAGES)

@@ -10,9 +10,9 @@ import pandas as pd
 from fits import filter_rows, usable_runs
 from fits.errors import UserError
 from scaling.report.bytes_per_token import bytes_per_token
+from scaling.report.charts.draw import Chart
 from scaling.report.charts.law import effect_chart, isoflop_chart
 from scaling.report.charts.runs import agreement_chart, residual_chart, runs_chart, size_chart
-from scaling.report.charts.svg import Chart
 from scaling.report.charts.vocabulary import compression_chart, entropy_chart
 from scaling.report.collect import Material
 from scaling.report.curves import (

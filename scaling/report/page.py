@@ -1,7 +1,9 @@
 """From what was collected to the page: the template gets plain values and finished charts."""
 
+from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ from scaling.plan import Advice, TrainingPlan
 from scaling.report import numbers
 from scaling.report.answer import accounts, alarms, card, decisions, headline, model_name, recipe
 from scaling.report.caveats import caveats
+from scaling.report.charts import draw
+from scaling.report.charts.draw import Chart
 from scaling.report.charts.plan import curve_chart, reach_chart, regret_chart, spread_chart
-from scaling.report.charts.svg import Chart
 from scaling.report.collect import Material
 from scaling.report.evidence import Evidence, evidence, question_of
 from scaling.report.next_runs import what_to_run_next
@@ -36,11 +39,13 @@ def render(material: Material) -> str:
     )
     forms = ("short", "quantity", "flops", "percent", "share", "whole", "decades")
     environment.filters |= {name: getattr(numbers, name) for name in forms}
-    environment.filters |= {"drawing": _drawing, "breakable": _breakable}
+    environment.filters |= {"breakable": _breakable}
     found = evidence(material)
     plans = [plan for plan in (material.plan, material.plan_published) if plan]
     columns, rows = runs_table(found.runs)
     context: dict[str, Any] = {
+        "script": Markup(draw.script()),
+        "script_hash": f"sha256-{b64encode(sha256(draw.script().encode()).digest()).decode()}",
         "style": Markup((_HERE / "style.css").read_text()),
         "title": question_of(material),
         "material": material,
@@ -60,11 +65,6 @@ def render(material: Material) -> str:
         "provenance": list(provenance(material)),
     }
     return environment.get_template("page.html").render(context)
-
-
-def _drawing(chart: Chart) -> Markup:
-    """Our own SVG; matplotlib and ``charts.svg`` escaped the texts in it."""
-    return Markup(chart.svg)
 
 
 def _breakable(name: str) -> Markup:

@@ -1,1 +1,1 @@
-"""Charts of the report: one function a chart, each returning inline SVG that follows the page's colours."""
+"""Charts of the report: one function a chart, each a Vega-Lite specification in the page's colours."""

@@ -1,86 +1,70 @@
 """Charts of a plan: what it costs to be off, the promised curve, how far it reaches, the spread of published laws."""
 
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+import altair as alt
 import numpy as np
-from matplotlib.axes import Axes
+import pandas as pd
 
 from scaling.plan import Advice, Neighbour, Prediction, TrainingPlan
 from scaling.report.answer import is_built
-from scaling.report.charts.svg import (
-    BLUE,
-    GREEN,
-    INK,
-    MUTED,
-    PAPER,
-    VERMILLION,
-    Chart,
-    canvas,
-    log_axis,
-    mark,
-    of_kind,
-    tip,
-)
+from scaling.report.charts import draw
 from scaling.report.curves import Frontier
 from scaling.report.numbers import flops, percent, quantity, short
 from scaling.report.points import RunPoint
 
-_NEVER = 100.0
-"""A hundredfold compute, as a fraction: the search for regret stops there, so the axis does too."""
+_VALUE = " | "
+"""Before the value in a row's key in the chart of regret: groups may share values."""
 
 
-def regret_chart(name: str, neighbours: tuple[Neighbour, ...]) -> Chart:
+def regret_chart(name: str, neighbours: tuple[Neighbour, ...]) -> draw.Chart:
     """Extra compute of each neighbour as a dot with its interval, grouped by the choice that changed."""
-    groups: dict[str, list[tuple[str, Neighbour]]] = {}
-    for neighbour in neighbours:
-        group, label = _split(neighbour.change)
-        groups.setdefault(group, []).append((label, neighbour))
-    rows = sum(len(group) + 1 for group in groups.values())
-    known = [value for each in neighbours for value in (each.regret, each.low, each.high) if value is not None]
-    unreachable = any(each.regret is None or _endless(each) for each in neighbours)
-    right = 100 * max([*known, 0.02]) * (3 if unreachable else 1.3)
-    left = min(100 * min([*known, 0.0]) * 1.3, -0.3)
-    alt = "Extra compute needed to reach the plan's loss with one choice changed, with intervals."
-    with canvas(name, alt, width=470, height=54 + 23 * rows) as drawn:
-        axes, row = drawn.axes, 0
-        ticks, labels = [], []
-        for group, members in groups.items():
-            ground = {"facecolor": PAPER, "edgecolor": "none", "pad": 1.5}
-            place = axes.get_yaxis_transform()
-            axes.text(0.004, -row, group, transform=place, va="center", fontweight="bold", bbox=ground)
-            row += 1
-            for label, neighbour in members:
-                _regret_row(axes, -row, neighbour, right)
-                ticks.append(-row)
-                labels.append(label)
-                row += 1
-        axes.axvline(0, color=INK, linewidth=1)
-        axes.set_xscale("symlog", linthresh=1, linscale=0.6)
-        axes.set_xlim(left, right)
-        marks = [mark for mark in (-100, -10, -1, 0, 1, 10, 100, 10000) if left <= mark <= right]
-        axes.set_xticks(marks, [percent(mark / 100) if mark else "0" for mark in marks])
-        axes.minorticks_off()
-        axes.set_yticks(ticks, labels)
-        axes.set_ylim(-row + 0.4, 0.7)
-        axes.tick_params(axis="y", length=0)
-        axes.grid(axis="y", visible=False)
-        axes.spines["left"].set_visible(False)
-        axes.set_xlabel("extra compute for the same loss")
+    table = pd.DataFrame([each.model_dump() for each in neighbours])
+    table = table.astype(dict.fromkeys(("regret", "low", "high"), float))
+    table[["group", "value"]] = [_split(change) for change in table.change]
+    table["row"] = table.group + _VALUE + table.value
+    table["tip"] = [
+        f"{each.change}: {percent(each.regret)} ({percent(each.low)} to {percent(each.high)})" for each in neighbours
+    ]
+    table["endless"] = table.low.notna() & table.high.isna()
+    known = table[["regret", "low", "high"]].to_numpy()
+    right = np.nanmax([*known.flat, 0.02]) * (3 if any(table.endless | table.regret.isna()) else 1.3)
+    left = min(np.nanmin([*known.flat, 0]) * 1.3, -0.003)
+    ends, ticks = table.assign(high=table.high.fillna(right)), (-1, -0.1, -0.01, 0, 0.01, 0.1, 1, 10, 100)
+    bars, never = draw.tipped(ends.dropna(subset=["low"])), draw.tipped(table.query("regret.isna()"))
+    rows = [row for group, members in table.groupby("group", sort=False) for row in (str(group), *members.row)]
+    x = alt.X(
+        field="regret",
+        type="quantitative",
+        title="extra compute for the same loss",
+        scale=alt.Scale(type="symlog", constant=0.01, domain=[left, right], nice=False),
+        axis=alt.Axis(values=ticks, labelExpr="datum.value ? format(100 * datum.value, '+,') + '\u00a0%' : '0'"),
+    )
+    values = alt.Axis(labelExpr=f"split(datum.value, '{_VALUE}')[1] || ''", ticks=False, domain=False, grid=False)
+    y = alt.Y("row:N", title=None, scale=alt.Scale(domain=rows), axis=values)
+    headings = alt.Chart(table.drop_duplicates("group")).encode(x=alt.value(0), y=alt.Y("group:N"), text="group:N")
     caption = (
         "What it costs to be off. Each row changes one choice of the plan; the dot is the extra compute that reaches "
         "the same predicted loss. Zero is the plan."
     )
-    if any(each.low is not None for each in neighbours):
+    if any(table.low.notna()):
         caption += " The bar is the interval over the law's draws"
-        caption += "; an arrow: some draws never reach the loss." if any(map(_endless, neighbours)) else "."
-    return Chart(drawn.svg, caption)
-
-
-def _endless(neighbour: Neighbour) -> bool:
-    """Whether the interval has a lower end but no upper: some draws of the law never reach the loss."""
-    return neighbour.low is not None and neighbour.high is None
+        caption += "; an arrow: some draws never reach the loss." if any(table.endless) else "."
+    return draw.figure(
+        name,
+        "Extra compute needed to reach the plan's loss with one choice changed, with intervals.",
+        caption,
+        alt.Chart(pd.DataFrame({"regret": [0]})).mark_rule().encode(x=x),
+        headings.mark_text(align="left", fontWeight="bold", stroke=draw.PAPER, strokeWidth=4),
+        headings.mark_text(align="left", fontWeight="bold"),
+        bars.mark_rule(color=draw.BLUE, strokeWidth=2.5).encode(x=x.field("low"), x2="high", y=y),
+        draw.points(ends.query("endless"), shape="triangle-right").encode(x=x.field("high"), y=y),
+        draw.points(table.dropna(subset=["regret"])).encode(x=x, y=y),
+        never.mark_text(text="never reaches this loss", align="right", color=draw.MUTED).encode(
+            x=alt.value("width"), y=y
+        ),
+        height=22 * len(rows),
+    )
 
 
 def _split(change: str) -> tuple[str, str]:
@@ -90,186 +74,142 @@ def _split(change: str) -> tuple[str, str]:
     return (f"{key} (plan: {own})", after) if arrow and key else ("instead", change)
 
 
-def _regret_row(axes: Axes, y: float, neighbour: Neighbour, right: float) -> None:
-    regret, low, high = neighbour.regret, neighbour.low, neighbour.high
-    text = f"{neighbour.change}: {percent(regret)} ({percent(low)} to {percent(high)})"
-    if regret is None:
-        axes.text(right * 0.8, y, "never reaches this loss", ha="right", va="center", color=MUTED, fontsize=11)
-    if low is not None:
-        end = right if high is None else 100 * high
-        axes.plot([100 * low, end], [y, y], color=BLUE, linewidth=2.5, solid_capstyle="butt", gid=tip(text))
-        if high is None:
-            axes.plot([right], [y], marker=">", color=BLUE, markersize=7, clip_on=False)
-    if regret is not None:
-        axes.plot([100 * regret], [y], "o", color=BLUE, markersize=7.5, gid=tip(text), zorder=3)
-
-
-def curve_chart(name: str, prediction: Prediction) -> Chart:
+def curve_chart(name: str, prediction: Prediction) -> draw.Chart:
     """The predicted loss of runs that end at each number of tokens."""
-    points = prediction.curve
-    tokens = np.array([point.tokens for point in points], dtype=float)
-    value, low, high = (np.array([getattr(point, key) for point in points]) for key in ("value", "low", "high"))
-    alt = (
-        f"Predicted {_words(prediction.quantity)} from {short(tokens[0])} to {short(tokens[-1])} tokens, ending at "
-        f"{quantity(value[-1])} with interval {quantity(low[-1])} to {quantity(high[-1])}."
+    unit, first, last = prediction.unit.partition(",")[0], prediction.curve[0], prediction.curve[-1]
+    curve = pd.DataFrame([each.model_dump() for each in prediction.curve])
+    interval = f"{quantity(last.low)} to {quantity(last.high)}"
+    end = curve.tail(1).assign(tip=f"{quantity(last.value)} ({interval}) at {short(last.tokens)} tokens")
+    x = draw.log(alt.X, "tokens", "tokens of a decayed run that ends there", draw.COUNT)
+    description = (
+        f"Predicted {prediction.quantity.replace('_', ' ')} from {short(first.tokens)} to {short(last.tokens)} tokens, "
+        f"ending at {quantity(last.value)} with interval {interval}."
     )
-    with canvas(name, alt) as drawn:
-        axes = drawn.axes
-        axes.fill_between(tokens, low, high, color=BLUE, alpha=0.18, linewidth=0)
-        axes.plot(tokens, value, color=BLUE)
-        end = f"{quantity(value[-1])} ({quantity(low[-1])} to {quantity(high[-1])}) at {short(tokens[-1])} tokens"
-        axes.errorbar(
-            tokens[-1:], value[-1:], [value[-1:] - low[-1:], high[-1:] - value[-1:]], color=BLUE, capsize=4, linewidth=2
-        )
-        axes.plot(tokens[-1:], value[-1:], "o", color=BLUE, markersize=8, gid=tip(end))
-        axes.annotate(
-            quantity(value[-1]), (tokens[-1], high[-1]), (0, 7), textcoords="offset points", ha="right", fontsize=12.5
-        )
-        log_axis(axes, "x", short)
-        axes.set_xlabel("tokens of a run that ends there, learning rate decayed")
-        axes.set_ylabel(prediction.unit.partition(",")[0])
     caption = (
         "The promise to check the run against: what this model should reach if it is stopped, decayed, at each number "
         f"of tokens. Band: {prediction.interval}."
     )
-    return Chart(drawn.svg, caption)
+    promise = _promise(end, x, unit, quantity(last.value), draw.BLUE, "circle")
+    return draw.figure(name, description, caption, *draw.banded(curve, x, "value", unit), *promise)
 
 
-def _words(quantity_name: str) -> str:
-    return quantity_name.replace("_", " ")
-
-
-def reach_chart(name: str, points: list[RunPoint], law: Frontier, plan: TrainingPlan) -> Chart:
+def reach_chart(name: str, points: list[RunPoint], law: Frontier, plan: TrainingPlan) -> draw.Chart:
     """The runs, the law's best at each budget and the plan on one axis of compute: the gap is the extrapolation."""
     beyond = plan.extrapolation.decades_in_train_flops
     prediction, spent = plan.prediction, plan.budget.train_flops
-    largest = max(each.train_flops for each in points)
-    alt = (
+    unit, largest = prediction.unit.partition(",")[0], max(each.train_flops for each in points)
+    low, value, high = (quantity(each) for each in (prediction.low, prediction.value, prediction.high))
+    runs = pd.DataFrame(points).assign(tip=[f"{each.run_id}: {quantity(each.measured)}" for each in points])
+    end = pd.DataFrame([prediction.model_dump(include={"value", "low", "high"})])
+    end = end.assign(train_flops=spent, tip=f"plan: {value} ({low} to {high})")
+    x = draw.log(alt.X, "train_flops", "training FLOPs")
+    gap = alt.Chart(pd.DataFrame({"train_flops": [largest], "end": [spent], "middle": [(largest * spent) ** 0.5]}))
+    words = [f"{beyond:.1f} decades", "without a run"] if beyond > 0.3 else ""
+    description = (
         f"Loss against training compute: {len(points)} runs up to {flops(largest)} FLOPs, "
-        f"and the plan {beyond:.1f} decades beyond, predicted {quantity(prediction.value)}."
+        f"and the plan {beyond:.1f} decades beyond, predicted {value}."
     )
-    with canvas(name, alt) as drawn:
-        axes = drawn.axes
-        axes.axvspan(largest, spent, color=MUTED, alpha=0.1, linewidth=0)
-        axes.fill_between(law.train_flops, law.low, law.high, color=BLUE, alpha=0.18, linewidth=0)
-        axes.plot(law.train_flops, law.loss, color=BLUE)
-        for each in points:
-            mark(axes, each.train_flops, each.measured, f"{each.run_id}: {quantity(each.measured)}", colour=INK)
-        error = [[prediction.value - prediction.low], [prediction.high - prediction.value]]
-        axes.errorbar([spent], [prediction.value], error, color=VERMILLION, capsize=5, linewidth=2)
-        text = f"plan: {quantity(prediction.value)} ({quantity(prediction.low)} to {quantity(prediction.high)})"
-        axes.plot([spent], [prediction.value], "D", color=VERMILLION, markersize=8, gid=tip(text))
-        axes.annotate("plan", (spent, prediction.high), (0, 8), textcoords="offset points", ha="center")
-        log_axis(axes, "x")
-        if beyond > 0.3:
-            middle = (largest * spent) ** 0.5
-            axes.annotate(
-                f"{beyond:.1f} decades\nwithout a run",
-                (middle, 0.97),
-                xycoords=axes.get_xaxis_transform(),
-                ha="center",
-                va="top",
-                color=MUTED,
-            )
-        axes.set_xlabel("training FLOPs")
-        axes.set_ylabel(prediction.unit.partition(",")[0])
     caption = (
         "How far the answer reaches. Dots are measured runs; the line is the best that the law predicts at each "
         "budget, with its band; the diamond is the plan. At the compute in the grey stretch nothing was measured."
     )
-    return Chart(drawn.svg, caption)
+    return draw.figure(
+        name,
+        description,
+        caption,
+        gap.mark_rect(color=draw.MUTED, opacity=0.1).encode(x=x, x2="end"),
+        gap.mark_text(text=words, baseline="top", color=draw.MUTED).encode(x=x.field("middle"), y=alt.value(4)),
+        *draw.banded(pd.DataFrame(vars(law)), x, "loss", unit),
+        draw.points(runs, zoom=True, color=draw.INK).encode(x=x, y=draw.linear(alt.Y, "measured", unit)),
+        *_promise(end, x, unit, "plan", draw.VERMILLION, "diamond"),
+    )
 
 
-@dataclass(frozen=True)
-class _Opinion:
-    """Where a law places the optimum."""
+def _promise(end: pd.DataFrame, x: alt.X, unit: str, word: str, colour: str, shape: str) -> list[alt.Chart]:
+    """One predicted value with its interval, and a word above."""
+    low, value, high = (draw.linear(alt.Y, column, unit) for column in ("low", "value", "high"))
+    chart = draw.tipped(end).encode(x=x)
+    return [
+        chart.mark_errorbar(ticks=True, thickness=2, color=colour).encode(y=low, y2="high"),
+        chart.mark_point(size=90, color=colour, shape=shape).encode(y=value),
+        chart.mark_text(text=word, baseline="bottom", dy=-7).encode(y=high),
+    ]
 
-    law: str
-    tokens: float
-    params: float
-    kind: str
-    """One of ``_KINDS``, or ``plan``."""
 
-
-_KINDS = {"moe": "laws of mixtures of experts", "dense": "laws of dense models", "built": "models as built"}
+_WIDTH, _HEIGHT = 900, 380
+"""Of the still chart of the spread; a live one that is much narrower has no labels but tips."""
+_KINDS = {
+    "MoE laws": (draw.BLUE, "circle"),
+    "dense laws": (draw.PURPLE, "square"),
+    "models as built": (draw.VERMILLION, "triangle-up"),
+    "this plan": (draw.GREEN, "diamond"),
+}
 
 
 def _kind(advice: Advice) -> str:
     if is_built(advice):
-        return "built"
-    return "dense" if advice.note.startswith("dense") else "moe"
+        return "models as built"
+    return "dense laws" if advice.note.startswith("dense") else "MoE laws"
 
 
-def spread_chart(name: str, advice: tuple[Advice, ...], plan: TrainingPlan) -> Chart | None:
+def spread_chart(name: str, advice: tuple[Advice, ...], plan: TrainingPlan) -> draw.Chart | None:
     """Active parameters and tokens that each published law advises at one budget, and what others built."""
-    opinions = [
-        _Opinion(each.law, each.tokens, each.params_active, _kind(each))
-        for each in advice
-        if each.params_active and each.tokens
-    ]
-    if not opinions:
+    laws = [(each.law, _kind(each), each.tokens, each.params_active) for each in advice]
+    laws = [each for each in laws if all(each)]
+    if not laws:
         return None
-    built = sum(each.kind == "built" for each in opinions)
-    alt = f"Active parameters against tokens: {len(opinions) - built} published laws, {built} built models, this plan."
-    own = _Opinion("this plan", plan.tokens, plan.model.params_active, "plan")
-    with canvas(name, alt, width=900, height=430) as drawn:
-        axes = drawn.axes
-        for each in opinions:
-            colour, marker, size = (VERMILLION, "*", 13) if each.kind == "built" else (BLUE, "o", 8)
-            text = f"{each.law}: {short(each.params)} active on {short(each.tokens)} tokens"
-            gid = of_kind(each.kind, tip(text))
-            axes.plot([each.tokens], [each.params], marker=marker, color=colour, markersize=size, gid=gid)
-        ring = tip(f"this plan: {short(own.params)} active on {short(own.tokens)} tokens")
-        axes.plot([own.tokens], [own.params], marker="D", color=GREEN, markersize=10, gid=ring)
-        every = [*opinions, own]
-        tokens, params = [each.tokens for each in every], [each.params for each in every]
-        axes.set_xscale("log")
-        axes.set_yscale("log")
-        axes.set_xlim(min(tokens) / 1.6, max(tokens) * 1.9)
-        axes.set_ylim(min(params) / 1.6, max(params) * 1.6)
-        for each, x, y, align in _labels(every, axes.get_xlim(), axes.get_ylim()):
-            weight = "bold" if each is own else "normal"
-            label = axes.text(x, y, each.law, transform=axes.transAxes, ha=align, va="center", fontweight=weight)
-            label.set_gid(of_kind(each.kind))
-        log_axis(axes, "x", short)
-        log_axis(axes, "y", short)
-        axes.set_xlabel("tokens")
-        axes.set_ylabel("active parameters")
+    rows = [*laws, ("this plan", "this plan", plan.tokens, plan.model.params_active)]
+    table = pd.DataFrame(rows, columns=["law", "series", "tokens", "params"]).assign(
+        tip=[f"{law}: {short(params)} active on {short(tokens)} tokens" for law, _, tokens, params in rows]
+    )
+    kinds = [kind for kind in _KINDS if kind in set(table.series)]
+    x, y = (
+        draw.log(channel, column, title, draw.COUNT, domain=[table[column].min() / 1.6, table[column].max() * 1.6])
+        for channel, column, title in ((alt.X, "tokens", "tokens"), (alt.Y, "params", "active parameters"))
+    )
+    chosen = alt.selection_point(name="kinds", fields=["series"], bind="legend", toggle="true")
+    marks = draw.points(table, zoom=True, size=90).encode(
+        x=x, y=y, **draw.by_series(kinds, *zip(*(_KINDS[kind] for kind in kinds), strict=True))
+    )
+    places = pd.DataFrame(_label_places(table), columns=["align", "dx", "dy"], index=table.index)
+    moved: dict = {name: alt.expr(f"datum.{name}") for name in places.columns}
+    labels = alt.Chart(table.join(places)).mark_text(**moved, opacity=alt.expr("width < 600 ? 0 : 1"))
+    labels = labels.encode(x=x, y=y, text="law:N")
+    built = sum(kind == "models as built" for _, kind, *_ in laws)
+    shown = f"{len(laws) - built} published laws, {built} built models, this plan"
     caption = (
         "The spread of opinion: the same budget put to every published law that applies, each in its own convention "
-        "(dots), the models that others built with a similar budget (stars), and this plan (diamond). Down the "
-        "diagonal the budget is the same; where along it to stand is what the laws disagree about."
+        "(dots and squares), the models that others built with a similar budget (triangles), and this plan (diamond). "
+        "Down the diagonal the budget is the same; where along it to stand is what the laws disagree about. "
+        "Choose kinds in the legend to see only them."
     )
-    there = {each.kind for each in opinions}
-    return Chart(drawn.svg, caption, tuple((kind, label) for kind, label in _KINDS.items() if kind in there))
+    layers = [layer.transform_filter(chosen) for layer in (marks.add_params(chosen), labels)]
+    return draw.figure(
+        name, f"Active parameters against tokens: {shown}.", caption, *layers, width=_WIDTH, height=_HEIGHT
+    )
 
 
-def _labels(
-    opinions: list[_Opinion], x_limits: tuple[float, float], y_limits: tuple[float, float]
-) -> Iterator[tuple[_Opinion, float, float, str]]:
-    """(opinion, x, y, alignment) of each label, in fractions of the axes: beside its point where there is room."""
-    wide, tall, gap = 0.0085, 0.04, 0.014  # of one letter, of one line, between point and label
-    points = [
-        (
-            math.log(each.tokens / x_limits[0]) / math.log(x_limits[1] / x_limits[0]),
-            math.log(each.params / y_limits[0]) / math.log(y_limits[1] / y_limits[0]),
-        )
-        for each in opinions
-    ]
-    taken = [(x - 0.008, x + 0.008, y) for x, y in points]
-    for each, (x, y) in zip(opinions, points, strict=True):
-        length = wide * len(each.law)
-        places = [
-            (x + gap if align == "left" else x - gap, y + lift, align)
-            for lift in (0.0, 0.5 * tall, -0.5 * tall, tall, -tall)
-            for align in ("left", "right")
-        ]
-        spans = [(px, px + length, py) if align == "left" else (px - length, px, py) for px, py, align in places]
+def _label_places(table: pd.DataFrame) -> Iterator[tuple[str, int, int]]:
+    """(alignment, dx, dy) of each label: beside its mark, clear of the marks and of the labels before it."""
+    x, y = (
+        np.interp(np.log(column), [np.log(column.min() / 1.6), np.log(column.max() * 1.6)], ends)
+        for column, ends in ((table.tokens, (18, _WIDTH - 18)), (table.params, (_HEIGHT - 18, 18)))
+    )
+    taken = list(zip(x - 8, x + 8, y, strict=True))
+    for law, left, top in zip(table.law, x, y, strict=True):
+        length = 7 * len(law)
+        spots = {
+            (align, dx, dy): (left + dx - length * (dx < 0), left + dx + length * (dx > 0), top + dy)
+            for dy in (0, -8, 8, -16, 16)
+            for align, dx in (("left", 10), ("right", -10))
+        }
         free = [
-            index
-            for index, (left, right, height) in enumerate(spans)
-            if left > 0 and all(right < a or left > b or abs(height - at) >= 0.9 * tall for a, b, at in taken)
+            place
+            for place, (start, end, height) in spots.items()
+            if start > 0
+            and end < _WIDTH
+            and all(end < first or start > last or abs(height - line) > 13 for first, last, line in taken)
         ]
-        chosen = free[0] if free else 0
-        taken.append(spans[chosen])
-        yield each, *places[chosen]
+        place = free[0] if free else next(iter(spots))
+        taken.append(spots[place])
+        yield place

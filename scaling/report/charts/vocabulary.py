@@ -1,85 +1,56 @@
 """Charts of the vocabulary study: what a larger vocabulary buys in bytes per token and in entropy."""
 
+import altair as alt
 import numpy as np
-from matplotlib.axes import Axes
+import pandas as pd
 
-from scaling.report.charts.svg import INK, SERIES, Chart, canvas, log_axis
-from scaling.report.numbers import quantity, vocabulary
+from scaling.report.charts import draw
+from scaling.report.numbers import quantity
 from vocab_study.study.study import ALL, Study
 
 _MOST_GROUPS = 5
 _POINTS = 80
 
 
-def compression_chart(name: str, study: Study, chosen: int | None) -> Chart:
+def compression_chart(name: str, study: Study, chosen: int | None) -> draw.Chart:
     """Held-out bytes per token against vocabulary size, by group."""
-    last = study.sizes[-1]
-    alt = (
+    last, text = study.sizes[-1], study.summary.text["validation"]
+    groups = sorted((group for group in study.groups if group != ALL), key=lambda group: -text[group].bytes)
+    labels = {group: group for group in groups[:_MOST_GROUPS] if len(groups) > 1} | {"all text": ALL}
+    lines = {label: text[group].bytes / study.column("tokens", group) for label, group in labels.items()}
+    description = (
         f"Bytes per token against vocabulary size on held-out text, from {study.sizes[0]} to {last}: "
         f"{quantity(study.bytes_per_token(int(last)))} at the largest."
     )
-    with canvas(name, alt) as drawn:
-        axes = drawn.axes
-        sizes, index = _spaced(study)
-        for number, group in enumerate(_largest_groups(study)):
-            values = study.summary.text["validation"][group].bytes / study.column("tokens", group)[index]
-            whole = group == ALL
-            axes.plot(
-                sizes,
-                values,
-                color=INK if whole else SERIES[number % len(SERIES)],
-                linewidth=2.4 if whole else 1.4,
-                label="all text" if whole else group,
-            )
-        _finish(axes, chosen, "bytes per token")
-        axes.legend(loc="best")
     caption = (
         "Compression on held-out text: UTF-8 bytes that one token carries, by group of documents. "
         "Straight on this axis means that each doubling of the vocabulary buys the same."
     )
-    return Chart(drawn.svg, caption)
+    return draw.figure(name, description, caption, *_layers(study, lines, "bytes per token", chosen))
 
 
-def entropy_chart(name: str, study: Study, chosen: int | None) -> Chart:
+def entropy_chart(name: str, study: Study, chosen: int | None) -> draw.Chart:
     """Entropy of the unigram distribution against vocabulary size, all held-out text."""
-    sizes, index = _spaced(study)
-    values = study.column("entropy")[index]
-    alt = (
-        f"Unigram entropy against vocabulary size, from {quantity(values[0])} to {quantity(values[-1])} nats per token."
-    )
-    with canvas(name, alt) as drawn:
-        axes = drawn.axes
-        axes.plot(sizes, values, color=INK, linewidth=2.4)
-        _finish(axes, chosen, "entropy, nats per token")
+    values = study.column("entropy")
+    ends = f"from {quantity(values[0])} to {quantity(values[-1])} nats per token"
     caption = (
         "Entropy of the unigram distribution: the loss of a model that knows only how often each token comes. "
         "It rises with the vocabulary, which is why losses per token of two tokenizers cannot be compared."
     )
-    return Chart(drawn.svg, caption)
+    layers = _layers(study, {"all text": values}, "entropy, nats per token", chosen)
+    return draw.figure(name, f"Unigram entropy against vocabulary size, {ends}.", caption, *layers)
 
 
-def _spaced(study: Study) -> tuple[np.ndarray, np.ndarray]:
-    """About evenly spaced sizes on a logarithmic axis, and their places in the curves."""
+def _layers(study: Study, lines: dict[str, np.ndarray], label: str, chosen: int | None) -> list[alt.Chart]:
+    """The lines, all text last, and the plan's vocabulary where it lies among the sizes."""
     sizes = study.sizes
-    index = np.unique(np.geomspace(1, len(sizes), _POINTS).astype(int) - 1)
-    return sizes[index], index
-
-
-def _largest_groups(study: Study) -> list[str]:
-    text = study.summary.text["validation"]
-    groups = sorted((group for group in study.groups if group != ALL), key=lambda group: -text[group].bytes)
-    return [*groups[:_MOST_GROUPS], ALL] if len(groups) > 1 else [ALL]
-
-
-def _finish(axes: Axes, chosen: int | None, label: str) -> None:
-    axes.set_xscale("log")
-    log_axis(axes, "x", vocabulary, ticks=[2**power for power in range(8, 20)])
-    axes.set_xlabel("vocabulary size")
-    axes.set_ylabel(label)
-    low, high = axes.get_xlim()
-    if chosen is not None and low <= chosen <= high:
-        axes.axvline(chosen, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        axes.annotate(
-            "plan", (chosen, 0.02), (-4, 0), xycoords=axes.get_xaxis_transform(), textcoords="offset points", ha="right"
-        )
-    axes.set_xlim(low, high)
+    spaced = np.unique(np.geomspace(1, len(sizes), _POINTS).astype(int) - 1)
+    table = pd.DataFrame({"size": sizes} | lines).iloc[spaced].melt("size", var_name="series")
+    x = draw.log(alt.X, "size", "vocabulary size", draw.SIZE, [2**power for power in range(8, 20)])
+    colours = draw.by_series(lines, [*draw.SERIES[: len(lines) - 1], draw.INK])
+    layers = [alt.Chart(table).mark_line().encode(x=x, y=draw.linear(alt.Y, "value", label), **colours)]
+    if chosen is not None and sizes[0] <= chosen <= sizes[-1]:
+        plan = alt.Chart(pd.DataFrame({"size": [chosen]})).encode(x=x)
+        word = plan.mark_text(text="plan", align="right", dx=-4, dy=-4, baseline="bottom")
+        layers += [plan.mark_rule(strokeDash=[4, 3]), word.encode(y=alt.value("height"))]
+    return layers

@@ -18,7 +18,7 @@ def test_help_names_the_road():
 def test_help_and_imports_load_nothing_heavy():
     code = (
         "import sys, fits, scaling, scaling.cli, trainer_small, trainer_small.architecture\n"
-        "heavy = {'torch', 'transformers', 'matplotlib', 'tokenizers'} & set(sys.modules)\n"
+        "heavy = {'torch', 'transformers', 'matplotlib', 'altair', 'vl_convert', 'tokenizers'} & set(sys.modules)\n"
         "sys.exit(f'loaded {heavy}' if heavy else 0)"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

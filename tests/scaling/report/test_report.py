@@ -1,6 +1,8 @@
 """The report: what stands on the page, that it is one safe file, and that missing or damaged parts are said."""
 
+import base64
 import dataclasses
+import hashlib
 import html.parser
 import json
 import re
@@ -15,8 +17,10 @@ from fits.tables.runs import read_runs, write_runs
 from scaling.cli import app
 from scaling.plan import TrainingPlan
 from scaling.report import write_report
+from scaling.report.charts.runs import runs_chart
 from scaling.report.collect import collect
 from scaling.report.page import render
+from scaling.report.points import RunPoint
 from scaling.report.run_value import worth_buying
 from tests.scaling.report.report_folder import HOSTILE, made_once
 
@@ -32,7 +36,7 @@ def page(folder: Path) -> str:
 
 
 class _Outline(html.parser.HTMLParser):
-    """Ids, headings and figures of a page, and whether its elements nest."""
+    """Ids, figures and scripts of a page, and whether its elements nest."""
 
     _VOID = {"meta", "br", "wbr", "path", "use", "rect", "link", "input"}
 
@@ -40,6 +44,7 @@ class _Outline(html.parser.HTMLParser):
         super().__init__()
         self.ids: list[str] = []
         self.figures: list[dict[str, str | None]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
         self.tags: set[str] = set()
         self.addresses: list[str] = []
         self.open: list[str] = []
@@ -51,6 +56,8 @@ class _Outline(html.parser.HTMLParser):
             self.ids.append(str(found["id"]))
         if tag == "svg":
             self.figures.append(found)
+        if tag == "script":
+            self.scripts.append((found, ""))
         self.addresses += [str(found[key]) for key in ("src", "href", "xlink:href") if found.get(key)]
         if tag not in self._VOID:
             self.open.append(tag)
@@ -59,6 +66,11 @@ class _Outline(html.parser.HTMLParser):
         self.handle_starttag(tag, attrs)
         if tag not in self._VOID:
             self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if self.open and self.open[-1] == "script":
+            attributes, before = self.scripts.pop()
+            self.scripts.append((attributes, before + data))
 
     def handle_endtag(self, tag: str) -> None:
         if tag not in self._VOID:
@@ -72,7 +84,7 @@ def outline(page: str) -> _Outline:
 
 
 def text_of(page: str) -> str:
-    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<style>.*?</style>|<[^>]*>", " ", page, flags=re.DOTALL)))
+    return re.sub(r"\s+", " ", html.unescape(re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)))
 
 
 def test_every_section_stands_in_order_and_the_elements_nest(page: str) -> None:
@@ -83,13 +95,67 @@ def test_every_section_stands_in_order_and_the_elements_nest(page: str) -> None:
     assert len(parser.ids) == len(set(parser.ids)), "two drawings share an identifier"
 
 
-def test_nothing_is_fetched_and_nothing_runs(page: str) -> None:
+def specs(page: str) -> list[dict]:
+    return [
+        json.loads(text) for attributes, text in outline(page).scripts if attributes == {"type": "application/json"}
+    ]
+
+
+def rows(spec: dict) -> list[dict]:
+    return [row for table in spec["datasets"].values() for row in table]
+
+
+def test_nothing_is_fetched_and_only_the_charting_library_runs(page: str) -> None:
     parser = outline(page)
     assert all(address.startswith("#") for address in parser.addresses)
-    assert not parser.tags & {"script", "link", "img", "iframe", "object"}
+    assert not parser.tags & {"link", "img", "iframe", "object"}
     assert "@import" not in page
-    assert "default-src 'none'" in page
+    (program,) = [text for attributes, text in parser.scripts if not attributes]
+    digest = base64.b64encode(hashlib.sha256(program.encode()).digest()).decode()
+    assert f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'" in html.unescape(page)
     assert len(page) < 3_000_000
+
+
+def test_every_chart_of_runs_holds_each_run_and_names_it(folder: Path, page: str) -> None:
+    runs = read_runs(folder / "runs.csv").set_index("run_id")
+    charts = {spec["description"]: rows(spec) for spec in specs(page)}
+    every = [table for text, table in charts.items() if " runs" in text and "base runs" not in text]
+    assert len(every) == 5, "reach, runs, sizes, agreement, residuals"
+    for table in every:
+        found = {row["run_id"]: row for row in table if "run_id" in row}
+        assert found.keys() == set(runs.index)
+        for name, row in found.items():
+            assert row["tip"].startswith(f"{name}: ")
+            assert row["measured"] == pytest.approx(runs.bits_per_byte[name])
+            assert row["train_flops"] == pytest.approx(runs.train_flops[name])
+            assert row["tokens"] == runs.tokens[name]
+
+
+def test_the_charts_of_a_plan_hold_its_interval_its_costs_and_its_rivals(folder: Path, page: str) -> None:
+    plan, second = (TrainingPlan.load(folder / name) for name in ("plan.yaml", "plan_axk1.yaml"))
+    charts = {" ".join(spec["description"].split()[:3]): rows(spec) for spec in specs(page)}
+    (end,) = [row for row in charts["Loss against training"] if row.get("tip", "").startswith("plan: ")]
+    promise = plan.prediction
+    assert (end["value"], end["low"], end["high"]) == (promise.value, promise.low, promise.high)
+    costs = {row["change"]: row["regret"] for row in charts["Extra compute needed"] if "change" in row}
+    assert costs == {each.change: each.regret for each in plan.neighbours}
+    laws = {
+        row["law"]: (row["tokens"], row["params"], row["series"])
+        for row in charts["Active parameters against"]
+        if "law" in row
+    }
+    assert laws["this plan"] == (second.tokens, second.model.params_active, "this plan")
+    assert laws["hoffmann"] == (3.4e12, 122e9, "dense laws")
+    assert laws["A.X K1 as built"][2] == "models as built"
+
+
+def test_a_hostile_name_stays_data_in_a_chart() -> None:
+    name = f"</script>{HOSTILE}<!--"
+    chart = runs_chart("runs", [RunPoint(name, HOSTILE, 1e12, 1e6, 1e5, 2.0)], HOSTILE)
+    assert "<" not in chart.json
+    assert rows(json.loads(chart.json))[0]["run_id"] == name
+    assert "<script" not in chart.svg
+    assert outline(chart.svg).open == []
 
 
 def test_texts_of_the_files_are_escaped(page: str) -> None:
@@ -100,12 +166,13 @@ def test_texts_of_the_files_are_escaped(page: str) -> None:
 def test_every_figure_has_an_alternative_text_and_follows_the_page_colours(page: str) -> None:
     figures = outline(page).figures
     assert len(figures) >= 12
+    assert [figure["aria-label"] for figure in figures] == [spec["description"] for spec in specs(page)]
     for figure in figures:
         assert figure["role"] == "img"
         assert len(figure["aria-label"] or "") > 20
-    drawn = "".join(re.findall(r"<svg.*?</svg>", page, re.DOTALL))
+    drawn = "".join(re.findall(r"<svg .*?</svg>", page, re.DOTALL))
     assert "var(--blue)" in drawn
-    assert not re.findall(r"(?:fill|stroke): #", drawn), "a fixed colour would vanish in dark mode"
+    assert not re.findall(r'(?:fill|stroke)="#', drawn), "a fixed colour would vanish in dark mode"
 
 
 def test_the_answer_is_said_with_its_interval_and_how_far_it_reaches(page: str) -> None:
