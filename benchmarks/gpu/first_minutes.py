@@ -32,6 +32,8 @@ from benchmarks.gpu.record import read, write  # noqa: E402
 MINUTES = 9.0
 _MODULES = {"pyyaml": "yaml"}
 """Packages that are imported by another name."""
+_REPORT_ONLY = {"altair", "vl-convert-python"}
+"""What no part needs: they draw the charts of the report."""
 _BESIDES = ("pydantic-core", "annotated-types", "typing-inspection", "typing-extensions", "transformers", "safetensors")
 _BESIDES += ("pytest",)
 """What the project's own list does not name: what pydantic needs in turn, and what the parts do."""
@@ -68,7 +70,7 @@ def missing() -> list[str]:
     return [
         name
         for name in (*names, *_BESIDES)
-        if importlib.util.find_spec(_MODULES.get(name, name.replace("-", "_"))) is None
+        if name not in _REPORT_ONLY and importlib.util.find_spec(_MODULES.get(name, name.replace("-", "_"))) is None
     ]
 
 
